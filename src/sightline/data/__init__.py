@@ -1,0 +1,1 @@
+"""Makes samples: reads published formats, writes them back, makes scenes and questions. Torch-free."""

@@ -1,0 +1,147 @@
+"""Finding and opening the files that data sets name. Names inside a data set are hostile until checked: none may lead out of its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import Problem, Refused
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+DEPTH = 4
+"""Folders below the given one that are searched for a known layout."""
+HEAD = 1 << 16
+"""Bytes of a file that `recognise` looks at."""
+
+
+def refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Problem:
+    """A problem of this room."""
+    return Problem(code=f"data/{code}", place=place, found=found, allowed=allowed, fix=fix)
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 text, with or without a byte order mark. Refused when it is not there or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Refused(refuse("unreadable-file", str(path), error.strerror or str(error), "a readable file", "correct the path")) from None
+    except UnicodeDecodeError as error:
+        raise Refused(
+            refuse("not-utf-8", str(path), f"byte {error.start} is {error.object[error.start]:#04x}", "UTF-8 text", "convert the file to UTF-8")
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Refused with line and column when it is not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        fix = "fetch the file again, or mend it at this place"
+        raise Refused(refuse("not-json", f"{path}:{error.lineno}", f"{error.msg} at column {error.colno}", "a JSON file", fix)) from None
+
+
+def read_json_rows(path: Path) -> list[tuple[str, Any]]:
+    """(place, value) of every row of a JSON array, or of a file with one JSON object per line. Refused with all broken lines."""
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return [(f"{path}:row {number}", row) for number, row in enumerate(read_json(path))]
+    rows: list[tuple[str, Any]] = []
+    problems: list[Problem] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((f"{path}:{number}", json.loads(line)))
+        except json.JSONDecodeError as error:
+            problems.append(
+                refuse("not-json", f"{path}:{number}", f"{error.msg} at column {error.colno}", "one JSON object a line, or a JSON array", "mend the line")
+            )
+    if problems:
+        raise Refused(problems)
+    return rows
+
+
+def first_row(path: Path) -> dict[str, Any] | None:
+    """The first object of a JSON array or of a file of JSON lines, from the head of the file; None when there is none."""
+    with path.open("rb") as stream:
+        head = stream.read(HEAD).decode("utf-8-sig", errors="replace").lstrip()
+    head = head[1:].lstrip() if head.startswith("[") else head
+    try:
+        value, _ = json.JSONDecoder().raw_decode(head)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def within(root: Path, name: object, place: str) -> Path | Problem:
+    """`root/name`, or the problem of a name that is no relative path or leads out of `root`."""
+    if not isinstance(name, str) or not name:
+        return refuse("picture-name", place, f"{name!r} as the name of a picture", "a relative path", "name the file")
+    normal = posixpath.normpath(name.replace("\\", "/"))
+    if normal.startswith(("/", "../")) or normal in ("..", ".") or Path(normal).drive or "\0" in normal:
+        return refuse(
+            "path-escape",
+            place,
+            f"{name!r} leads out of {root}",
+            "a path inside the folder of pictures",
+            "correct the path; nothing outside the folder is read",
+        )
+    return root / normal
+
+
+def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """`root` and the folders below it, sorted, each before its children."""
+    yield root
+    if depth:
+        for entry in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")):
+            yield from folders(root / entry, depth - 1)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether a picture file lies directly in the folder."""
+    return any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder) if entry.is_file())
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Relative POSIX paths of all files below `folder` with one of the suffixes, sorted."""
+    found: list[str] = []
+    for parent, children, names in os.walk(folder):
+        children[:] = [child for child in children if not child.startswith(".")]
+        base = os.path.relpath(parent, folder)
+        for name in names:
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                found.append(name if base == "." else posixpath.join(base.replace(os.sep, "/"), name))
+    return sorted(found)
+
+
+def json_files(path: Path, suffixes: tuple[str, ...] = (".json",)) -> list[Path]:
+    """The file itself, or the JSON files directly in a folder, sorted."""
+    if path.is_file():
+        return [path] if path.name.endswith(suffixes) else []
+    return sorted(entry for entry in path.iterdir() if entry.name.endswith(suffixes) and entry.is_file()) if path.is_dir() else []
+
+
+def picture_folder(near: Path, given: str | None, names: Iterable[object], usual: Iterable[str]) -> Path:
+    """The folder from which the picture files `names` start: `given`, one of `usual`, any `*_images`, or `near` itself.
+
+    The first hundred names are tried. Refused with the folders that were tried when none of the names is in any of them.
+    """
+    if given is not None:
+        if not (near / given).is_dir():
+            raise Refused(refuse("no-picture-folder", str(near / given), "no such folder", f"a folder below {near}, or an absolute path", "correct `pictures`"))
+        return near / given
+    wanted = [name for _, name in zip(range(100), names) if isinstance(name, str) and isinstance(within(near, name, ""), Path)]
+    if not wanted:
+        return near
+    tried = [near / name for name in usual] + sorted(near.glob("*_images")) + [near]
+    for folder in tried:
+        if any((folder / name).is_file() for name in wanted):
+            return folder
+    found = f"{wanted[0]!r} is in none of " + ", ".join(str(folder) for folder in tried)
+    raise Refused(
+        refuse("no-picture-folder", str(near), found, "the pictures beside the file, or in a folder that `pictures` names", "pass `pictures: FOLDER`")
+    )

@@ -1,0 +1,252 @@
+"""Label masks: a folder of pictures and a folder of masks with the same file names, in any of the usual pairs of folder names.
+
+A mask becomes one region per class that occurs in it. Where a folder of instance numbers stands beside the masks, each instance becomes a region too, with `instance` in its attributes
+and the class that most of its pixels have. Regions are in the upright picture; a mask must have its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from sightline.data.readers.files import PICTURE_SUFFIXES, files_below, folders, read_json, refuse
+from sightline.data.readers.palettes import PALETTES, Palette
+from sightline.data.readers.reader import SPLITS, Reader, Row
+from sightline.errors import Problem, Refused, nearest
+from sightline.samples.geometry import encode_labels
+from sightline.samples.pictures import decode_labels
+from sightline.samples.sample import Origin, Picture, Region, Sample
+
+PAIRS = (
+    ("images", "masks"),
+    ("img_dir", "ann_dir"),
+    ("images_png", "masks_png"),
+    ("images", "labels"),
+    ("images", "groundtruth"),
+    ("images", "gt"),
+    ("image-chips", "label-chips"),
+)
+"""Usual names of the two folders."""
+CLASSES = "classes.json"
+"""A list of {"id", "name", "rgb"?} beside the folders; the name `ignore` marks a number that is no label."""
+LARGEST_UNKNOWN = 0.01
+_MASKS = (".png", ".tif", ".tiff", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    base: Path
+    pictures: Path
+    masks: Path
+
+
+class LabelMasks(Reader):
+    """Pictures with a mask of class numbers or class colours each: LoveDA, iSAID, Potsdam, OpenEarthMap and others."""
+
+    kind: Literal["label-masks"] = "label-masks"
+    labels: str | dict[int, str] | None = None
+    """What the numbers mean: a palette by name, or a table number: name. When absent, `classes.json` beside the folders says it."""
+    ignore: list[int] = []
+    """Further numbers that are no label."""
+    pictures: str | None = None
+    """Folder of the pictures, relative to the data set; the usual pairs of names are searched when absent."""
+    masks: str | None = None
+    """Folder of the masks."""
+    instances: str = "instances"
+    """Folder of instance numbers, beside that of the masks; not needed."""
+    picture_suffix: str = ""
+    """End of a picture's name, before the dot, that its mask does not have (`_RGB`)."""
+    mask_suffix: str | None = None
+    """End of a mask's name, before the dot, that its picture does not have (`_label`); the palette's when absent."""
+
+    def recognise(self, path: Path) -> tuple[float, str] | None:
+        """A pair of folders with the usual names and a file name that stands in both."""
+        for pair in self._pairs(path):
+            masks = {PurePosixPath(name).stem for name in files_below(pair.masks, _MASKS)}
+            if any(PurePosixPath(name).stem in masks for name in files_below(pair.pictures, PICTURE_SUFFIXES)):
+                return 0.9, f"{pair.pictures.name}/ and {pair.masks.name}/ hold files of the same names"
+        return None
+
+    def rows(self, path: Path) -> Iterator[Row | Problem]:
+        """One row per picture; a picture without a mask, or a mask without a picture, is a problem."""
+        pairs = self._pairs(path)
+        if not pairs:
+            usual = ", ".join(f"{left}/ and {right}/" for left, right in PAIRS)
+            raise Refused(
+                refuse("no-mask-folders", str(path), "no pair of folders of pictures and masks", usual, "pass `pictures: FOLDER` and `masks: FOLDER`")
+            )
+        for pair in pairs:
+            yield from self._rows(path, pair, self._palette(pair.base))
+
+    def _pairs(self, path: Path) -> list[_Pair]:
+        if not path.is_dir():
+            return []
+        if self.pictures is not None and self.masks is not None:
+            pair = _Pair(path, path / self.pictures, path / self.masks)
+            return [pair] if pair.pictures.is_dir() and pair.masks.is_dir() else []
+        found: list[_Pair] = []
+        for folder in folders(path):
+            if any(folder.is_relative_to(side) for pair in found for side in (pair.pictures, pair.masks)):
+                continue
+            name = next(((left, right) for left, right in PAIRS if (folder / left).is_dir() and (folder / right).is_dir()), None)
+            if name is not None:
+                found.append(_Pair(folder, folder / name[0], folder / name[1]))
+        return found
+
+    def _palette(self, base: Path) -> Palette:
+        if isinstance(self.labels, dict):
+            return Palette(names={**self.labels}, ignore=frozenset(self.ignore))
+        if self.labels is None:
+            file = base / CLASSES
+            if not file.is_file():
+                fix = f"pass `labels: NAME` or `labels: {{number: name}}`, or write {CLASSES}"
+                raise Refused(refuse("labels-missing", str(base), "masks whose numbers have no names", ", ".join(PALETTES), fix))
+            return _declared(file)
+        if self.labels not in PALETTES:
+            fix = nearest(self.labels, list(PALETTES)) or "use one of these, or a table number: name"
+            raise Refused(refuse("unknown-palette", "labels", repr(self.labels), ", ".join(PALETTES), fix))
+        return PALETTES[self.labels]
+
+    def _rows(self, root: Path, pair: _Pair, palette: Palette) -> Iterator[Row | Problem]:
+        suffix = palette.mask_suffix if self.mask_suffix is None else self.mask_suffix
+        masks = {_key(name, suffix): name for name in files_below(pair.masks, _MASKS) if PurePosixPath(name).stem.endswith(suffix)}
+        folder = pair.masks.parent / self.instances
+        instances = {_key(name, palette.instance_suffix): name for name in files_below(folder, _MASKS)} if folder.is_dir() else {}
+        prefix = pair.base.relative_to(root)
+        for name in files_below(pair.pictures, PICTURE_SUFFIXES):
+            picture, key = pair.pictures / name, _key(name, self.picture_suffix)
+            mask = masks.pop(key, None)
+            if mask is None:
+                yield refuse(
+                    "missing-mask", str(picture), f"no mask {key}{suffix} in {pair.masks}", "a mask for every picture", "add the mask, or remove the picture"
+                )
+                continue
+            identity = (prefix / name).as_posix()
+            data: dict[str, Any] = {"mask": str(pair.masks / mask), "palette": palette, "ignore": self.ignore}
+            if key in instances:
+                data["instances"] = str(folder / instances[key])
+            if split := next((SPLITS[part.lower()] for part in (*prefix.parts, *PurePosixPath(name).parts[:-1]) if part.lower() in SPLITS), None):
+                data["split"] = split
+            yield Row(id=identity, place=str(picture), number=identity, pictures=(str(picture),), data=data)
+        for name in masks.values():
+            yield refuse(
+                "missing-picture",
+                str(pair.masks / name),
+                f"no picture of this name in {pair.pictures}",
+                "a picture for every mask",
+                "add the picture, or remove the mask",
+            )
+
+    def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
+        """The picture and a region per class and per instance."""
+        palette: Palette = row.data["palette"]
+        try:
+            ids, unknown = label_ids(_values(row.data["mask"], pictures[0]), palette, frozenset(row.data["ignore"]))
+            share = unknown.sum() / unknown.size
+            if share > LARGEST_UNKNOWN:
+                return [_unknown(row, ids, unknown, share)]
+            regions = [
+                Region(label=palette.names[value], attributes={"class_id": value}, shape=mask) for value, mask in encode_labels(ids).items() if value != IGNORED
+            ]
+            made: list[Sample | Problem] = []
+            if "instances" in row.data:
+                instances, bare = _instances(_values(row.data["instances"], pictures[0]), ids, palette)
+                regions += instances
+                if bare:
+                    found = f"instances {bare} lie on pixels without a label"
+                    made.append(_warn("unlabelled-instance", row.data["instances"], found, "instances on labelled pixels", "they were left out; mend the mask"))
+        except Refused as refused:
+            return list(refused.problems)
+        if unknown.any():
+            made.append(
+                _warn("unknown-labels", row.data["mask"], f"{int(unknown.sum())} px outside the palette", "the palette's values", "they count as ignored")
+            )
+        attributes = {"split": row.data["split"]} if "split" in row.data else {}
+        return [*made, Sample(id=row.id, pictures=pictures, annotations=tuple(regions), attributes=attributes, origin=origin)]
+
+
+IGNORED = -1
+"""Number of a pixel without a label in the result of `label_ids`."""
+
+
+def label_ids(values: np.ndarray, palette: Palette, ignore: frozenset[int] = frozenset()) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers (height, width) int32, IGNORED where a pixel has no label, and which pixels hold a value that the palette does not know (bool).
+
+    `values` are numbers (height, width), or colours (height, width, 3) that are matched exactly.
+    """
+    if palette.threshold is not None:
+        grey = values if values.ndim == 2 else values[..., 0]
+        return (grey > palette.threshold).astype(np.int32), np.zeros(grey.shape, bool)
+    ignored = palette.ignore | ignore
+    if values.ndim == 2:
+        table = {number: IGNORED if number in ignored else number for number in {*palette.names, *ignored}}
+        codes = values.astype(np.int64)
+    else:
+        table = {(r << 16 | g << 8 | b): IGNORED if number in ignored else number for (r, g, b), number in palette.rgb.items()}
+        codes = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    known = np.array(sorted(table), np.int64)
+    if not len(known):
+        return np.full(codes.shape, IGNORED, np.int32), np.ones(codes.shape, bool)
+    numbers = np.array([table[code] for code in known.tolist()], np.int32)
+    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    unknown = known[places] != codes
+    return np.where(unknown, IGNORED, numbers[places]).astype(np.int32), unknown
+
+
+def _declared(file: Path) -> Palette:
+    listed = read_json(file)
+    if not isinstance(listed, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), int) and isinstance(entry.get("name"), str) for entry in listed
+    ):
+        raise Refused(
+            refuse("wrong-shape", str(file), "no list of classes", '[{"id": 1, "name": "road", "rgb": [255, 0, 0]}, ..]', "mend the file, or pass `labels`")
+        )
+    names = {entry["id"]: entry["name"] for entry in listed if entry["name"] != "ignore"}
+    rgb = {tuple(entry["rgb"]): entry["id"] for entry in listed if "rgb" in entry}
+    return Palette(names=names, rgb=rgb, ignore=frozenset(entry["id"] for entry in listed if entry["name"] == "ignore"))
+
+
+def _key(name: str, suffix: str) -> str:
+    path = PurePosixPath(name)
+    return (path.parent / path.stem.removesuffix(suffix)).as_posix()
+
+
+def _values(path: str, picture: Picture) -> np.ndarray:
+    values = decode_labels(Path(path).read_bytes(), path)
+    height, width = values.shape[:2]
+    if (width, height) != (picture.width, picture.height):
+        allowed = f"{picture.width}x{picture.height} px, the size of the upright picture"
+        raise Refused(refuse("mask-size", path, f"{width}x{height} px", allowed, "turn or export the mask again; masks are not resized"))
+    return values
+
+
+def _instances(values: np.ndarray, ids: np.ndarray, palette: Palette) -> tuple[list[Region], list[int]]:
+    """A region per instance, and the numbers of those without a label."""
+    numbers = values.astype(np.int64) if values.ndim == 2 else values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    regions: list[Region] = []
+    bare: list[int] = []
+    for number, mask in encode_labels(numbers).items():
+        if number == 0:
+            continue
+        votes = np.bincount(ids[numbers == number] - IGNORED)
+        value = int(votes.argmax()) + IGNORED
+        if value == IGNORED:
+            bare.append(number)
+        else:
+            regions.append(Region(label=palette.names[value], attributes={"class_id": value, "instance": number}, shape=mask))
+    return regions, bare
+
+
+def _unknown(row: Row, ids: np.ndarray, unknown: np.ndarray, share: float) -> Problem:
+    palette: Palette = row.data["palette"]
+    allowed = f"{len(palette.names)} known values ({', '.join(palette.names.values())}); at most {LARGEST_UNKNOWN:.0%} unknown"
+    fix = "choose the palette of this data set; a swap of red and blue or a lossy copy of the mask looks like this"
+    return refuse("unknown-labels", row.data["mask"], f"{share:.1%} of {ids.size} px hold a value outside the palette", allowed, fix)
+
+
+def _warn(code: str, place: str, found: str, allowed: str, fix: str) -> Problem:
+    return Problem(code=f"data/{code}", place=place, found=found, allowed=allowed, fix=fix, severity="warn")

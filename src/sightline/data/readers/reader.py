@@ -1,0 +1,120 @@
+"""What a reader is: a Config that lists the rows of a data set cheaply and makes the sample of each row on its own, in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import Problem, Refused
+from sightline.kinds import Config
+from sightline.samples.pictures import describe, read_picture
+from sightline.samples.sample import Origin, Picture, Sample
+
+SHORTEST_SIDE = 10
+LARGEST_ASPECT = 20.0
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+"""Folder names that say a split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a data set before its pictures are read: small, and able to travel to another process."""
+
+    id: str
+    place: str
+    """File and row, for people."""
+    number: str
+    """The row in its source, for `origin.row`."""
+    pictures: tuple[str | bytes, ...] = ()
+    """Paths, or encoded bytes where a format carries them."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What `make` of the same reader needs."""
+
+
+class Reader(Config):
+    """Base of all readers. A subclass has a `kind`, defaults for all its fields, and the three methods below; `write` where the format can be written."""
+
+    source: str = ""
+    """Name of the source in `origin`; the name of the folder or file when empty."""
+    licence: str = ""
+    """Licence of the rows, as stated by the publisher."""
+
+    def recognise(self, path: Path) -> tuple[float, str] | None:
+        """(confidence 0..1, reason) if `path` looks like this format; reads names and the head of files, never pictures."""
+        raise NotImplementedError
+
+    def rows(self, path: Path) -> Iterator[Row | Problem]:
+        """All rows in a fixed order, without reading pictures. Refused when the data set as a whole cannot be read."""
+        raise NotImplementedError
+
+    def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
+        """The sample of one row and what was lost of it (problems of severity `warn`), or only problems."""
+        raise NotImplementedError
+
+    def origin(self, row: Row, path: Path) -> Origin:
+        """Where the sample of `row` comes from."""
+        name = path.stem if path.is_file() else path.name or path.resolve().name
+        return Origin(source=self.source or name, row=row.number, licence=self.licence)
+
+    def read(self, path: Path) -> Iterator[Sample | Problem]:
+        """All samples in order, each after the problems of its row."""
+        for row in self.rows(path):
+            if isinstance(row, Problem):
+                yield row
+            else:
+                yield from read_row(self, path, row, {})
+
+    def write(self, samples: Iterable[Sample], path: Path) -> list[Problem]:
+        """Write samples in this format; the problems name what it cannot hold. Refused where a format is only read."""
+        raise Refused(
+            Problem(
+                code="data/read-only-format",
+                place=type(self).__name__,
+                found="a format that is only read",
+                fix="write llava-json, openai-messages or class-folders",
+            )
+        )
+
+
+def read_row(reader: Reader, path: Path, row: Row, memo: dict[str, Picture]) -> list[Sample | Problem]:
+    """Read the pictures of a row and make its sample; `memo` holds pictures by path while several readers look at the same one."""
+    pictures: list[Picture] = []
+    problems: list[Problem] = []
+    for given in row.pictures:
+        try:
+            pictures.append(_picture(given, row.place, memo))
+        except Refused as refused:
+            problems.extend(refused.problems)
+    if problems:
+        return list(problems)
+    made: list[Sample | Problem] = []
+    for found in reader.make(row, tuple(pictures), reader.origin(row, path)):
+        broken = found.problems(row.place) if isinstance(found, Sample) else []
+        made.extend(broken or [found])
+    return made
+
+
+def _picture(given: str | bytes, place: str, memo: dict[str, Picture]) -> Picture:
+    if isinstance(given, bytes):
+        return _shaped(describe(given, "", place), place)
+    if given not in memo:
+        memo[given] = _shaped(read_picture(Path(given), place), f"{place} ({given})")
+    return memo[given]
+
+
+def _shaped(picture: Picture, place: str) -> Picture:
+    short, long = sorted((picture.width, picture.height))
+    if short < SHORTEST_SIDE or long > LARGEST_ASPECT * short:
+        allowed = f"a shortest side of {SHORTEST_SIDE} px or more and an aspect of {LARGEST_ASPECT:g}:1 or less"
+        raise Refused(
+            Problem(
+                code="data/picture-shape",
+                place=place,
+                found=f"{picture.width}x{picture.height} px",
+                allowed=allowed,
+                fix="remove the row, or cut the picture into tiles",
+            )
+        )
+    return picture
