@@ -1,0 +1,259 @@
+"""The model directory: self-contained, Hugging Face shaped, safetensors only, one weight file series per part.
+
+What a model is stands in its config, never in its name or path. An unchanged part is the same file as its parent's, hard-linked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sightline.errors import Problem, Refused
+from sightline.lineage import sha256_json, write_json
+from sightline.model import hub_layout
+from sightline.model.assembly import ModelConfig
+from sightline.model.chat import template
+from sightline.model.processor import Processor
+from sightline.model.tokens import TextTokenizer
+from sightline.model.vlm import Model
+
+FORMAT = 1
+INDEX = "model.safetensors.index.json"
+_SHARD_BYTES = 4_000_000_000
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """sha256 over dtype, shape and bytes."""
+    flat = tensor.detach().cpu().contiguous()
+    head = f"{flat.dtype}{tuple(flat.shape)}".encode()
+    return hashlib.sha256(head + flat.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def part_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
+    """Part path -> tensor name -> tensor, with tensors that share memory named once (the first in sorted order)."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for path, module in model.parts().items():
+        seen: set[tuple[int, tuple[int, ...]]] = set()
+        own = {}
+        for name, tensor in sorted(module.state_dict().items()):
+            key = (tensor.data_ptr(), tuple(tensor.shape))
+            if tensor.numel() and key in seen:
+                continue
+            seen.add(key)
+            own[name] = tensor
+        found[path] = own
+    return found
+
+
+def part_ids(model: Model) -> dict[str, str]:
+    """Content id of each part's weights."""
+    return {path: sha256_json({name: tensor_digest(tensor) for name, tensor in tensors.items()}) for path, tensors in part_tensors(model).items()}
+
+
+def weights_id(parts: dict[str, str]) -> str:
+    """Content id of a whole model's weights."""
+    return sha256_json(parts)
+
+
+def save(folder: Path, model: Model, processor: Processor, parent: Path | None = None) -> str:
+    """Write weights, config, tokenizer and processor into an existing folder (use `lineage.artifact`); returns the weights id.
+
+    `parent`: an earlier model directory; parts with equal content are hard-linked from it.
+    """
+    old = json.loads((parent / INDEX).read_text(encoding="utf-8")) if parent and (parent / INDEX).is_file() else {"metadata": {"parts": {}}, "weight_map": {}}
+    ids = part_ids(model)
+    weight_map: dict[str, str] = {}
+    total = 0
+    for path, tensors in part_tensors(model).items():
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        files = {old["weight_map"][f"{path}.{name}"] for name in tensors if f"{path}.{name}" in old["weight_map"]}
+        if parent and old["metadata"]["parts"].get(path) == ids[path] and files:
+            for file in files:
+                _link(parent / file, folder / file)
+            weight_map |= {f"{path}.{name}": old["weight_map"][f"{path}.{name}"] for name in tensors}
+            continue
+        shards = _shards(tensors)
+        for number, names in enumerate(shards):
+            file = f"{path}-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            save_file({f"{path}.{name}": tensors[name].detach().cpu().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
+            weight_map |= {f"{path}.{name}": file for name in names}
+    write_json(folder / INDEX, {"metadata": {"total_size": total, "parts": ids}, "weight_map": dict(sorted(weight_map.items()))})
+    config = model.config
+    write_json(
+        folder / "config.json",
+        {
+            "model_type": "sightline",
+            "format": FORMAT,
+            "abilities": list(config.abilities),
+            "model": config.model_dump(mode="json"),
+            "architectures": ["SightlineModel"],
+        },
+    )
+    write_json(
+        folder / "processor.json",
+        {
+            "tiler": config.tiler.model_dump(mode="json") if config.tiler else None,
+            "layout": config.layout.model_dump(mode="json"),
+            "chat": processor.chat.model_dump(mode="json"),
+        },
+    )
+    processor.tokenizer.save(folder, template(processor.chat))
+    write_json(folder / "generation_config.json", {"eos_token_id": processor.tokenizer.end_id, "pad_token_id": processor.tokenizer.pad_id, "do_sample": False})
+    return weights_id(ids)
+
+
+def load(folder: Path) -> tuple[Model, Processor, str]:
+    """Model (eval mode, float32), processor and weights id of a model directory. Refused lists every missing tensor and wrong shape."""
+    head = hub_layout.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if head.get("model_type") != "sightline" or head.get("format") != FORMAT:
+        found = f"model_type {head.get('model_type')!r}, format {head.get('format')!r}" if head else "no config.json"
+        raise Refused(
+            Problem(
+                code="model/not-a-model",
+                place=str(folder),
+                found=found,
+                allowed=f"a Sightline model directory of format {FORMAT}",
+                fix="give the folder of a model: RUN, or RUN/stages/NN-NAME/model",
+            )
+        )
+    try:
+        config = ModelConfig.model_validate_json(json.dumps(head["model"]))
+    except ValidationError as error:
+        raise Refused(
+            Problem(
+                code="model/broken-config",
+                place=str(folder / "config.json"),
+                found=str(error),
+                allowed="a config that this version wrote",
+                fix="load it with the version that made it",
+            )
+        ) from None
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end)
+    weightless = without_checkpoints(config)
+    model = Model(weightless)
+    fill(model, read_tensors(folder), str(folder))
+    if model.language_model is not None:
+        model.language_model.prove_logits()
+    return model.eval(), Processor(config, tokenizer), weights_id(hub_layout.read_json(folder / INDEX)["metadata"]["parts"])
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory by full name."""
+    index = hub_layout.read_json(folder / INDEX)
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(index["weight_map"].values())):
+        if Path(file).name != file:
+            raise Refused(
+                Problem(code="model/path-escape", place=str(folder / INDEX), found=file, allowed="file names without folders", fix="fetch the model again")
+            )
+        try:
+            tensors |= load_file(folder / file)
+        except (SafetensorError, OSError) as error:
+            raise Refused(
+                Problem(
+                    code="model/broken-weights",
+                    place=str(folder / file),
+                    found=str(error),
+                    allowed="a whole safetensors file",
+                    fix="copy the model directory again, or retrain the stage",
+                )
+            ) from None
+    return tensors
+
+
+def fill(model: Model, tensors: dict[str, Tensor], place: str, parts: set[str] | None = None) -> None:
+    """Copy tensors (full names) into a model, only `parts` where given; Refused lists all that is missing or of another shape."""
+    problems: list[Problem] = []
+    for path, wanted in part_tensors(model).items():
+        if parts is not None and path not in parts:
+            continue
+        for name, tensor in wanted.items():
+            full = f"{path}.{name}"
+            given = tensors.get(full)
+            if given is None:
+                problems.append(
+                    Problem(
+                        code="model/missing-weights",
+                        place=f"{place}:{full}",
+                        found="no such tensor",
+                        allowed=f"shape {tuple(tensor.shape)}",
+                        fix="use weights of this architecture",
+                    )
+                )
+            elif given.shape != tensor.shape:
+                problems.append(
+                    Problem(
+                        code="model/shape-mismatch",
+                        place=f"{place}:{full}",
+                        found=f"shape {tuple(given.shape)}",
+                        allowed=f"shape {tuple(tensor.shape)} by the config",
+                        fix="use the config that belongs to these weights",
+                    )
+                )
+            else:
+                with torch.no_grad():
+                    tensor.copy_(given)
+    if problems:
+        raise Refused(problems)
+
+
+def model_folder(path: Path) -> Path:
+    """The model directory that a path means: itself, RUN/model, or the last stage of a run."""
+    if (path / INDEX).is_file():
+        return path
+    if (path / "model" / INDEX).is_file():
+        return path / "model"
+    stages = sorted(folder for folder in (path / "stages").glob("*/model") if (folder / INDEX).is_file())
+    if not stages:
+        raise Refused(
+            Problem(
+                code="model/not-a-model",
+                place=str(path),
+                found="no model directory",
+                allowed="a run with a finished stage, or a model directory",
+                fix=f"ls {path}",
+            )
+        )
+    return stages[-1]
+
+
+def without_checkpoints(config: ModelConfig) -> ModelConfig:
+    """Same parts, built from their configs alone: the weights come from the directory."""
+    blank: dict[str, Any] = {"checkpoint": None}
+    return config.model_copy(
+        update={
+            "encoders": [encoder.model_copy(update=blank) for encoder in config.encoders],
+            "language_model": config.language_model.model_copy(update=blank) if config.language_model else None,
+            "text_encoder": config.text_encoder.model_copy(update=blank) if config.text_encoder else None,
+        }
+    )
+
+
+def _shards(tensors: dict[str, Tensor]) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, tensor in tensors.items():
+        own = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + own > _SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += own
+    return shards
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system: a copy is the same content
+        shutil.copyfile(source, target)

@@ -1,0 +1,168 @@
+"""From a picture's size to crops, without pixels; and the one function that makes the pixels of every tiler.
+
+view = a resampled copy of the picture; crop = a window of a view, what an encoder sees; tiling = all views and crops of one picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from sightline.kinds import Config, Family
+from sightline.samples.frames import Frame
+
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A resampled copy: `source` box of the picture (None = all), resized to `resized`, pasted at `offset` on a `canvas` of colour `fill`."""
+
+    source: tuple[float, float, float, float] | None = None
+    resized: tuple[int, int]
+    filter: Filter = "bicubic"
+    offset: tuple[int, int] = (0, 0)
+    canvas: tuple[int, int]
+    fill: tuple[int, ...] = (0, 0, 0)
+    of: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A window (x, y, w, h) in px of a view's canvas; `valid` (x0, y0, x1, y1) inside the window shows picture and not fill."""
+
+    view: int
+    window: tuple[int, int, int, int]
+    role: Literal["tile", "overview", "detail", "canvas"]
+    place: tuple[int, int] = (0, 0)
+    valid: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """All views and crops of one picture of `size` (w, h); `grid` (columns, rows) of tiles; `seen` maps source px to the px that the codec's frame "seen" means."""
+
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    views: tuple[View, ...]
+    crops: tuple[Crop, ...]
+    seen: Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Tokens of one crop: `lead` class or query tokens, then columns * rows in raster order."""
+
+    columns: int
+    rows: int
+    lead: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of tokens."""
+        return self.lead + self.columns * self.rows
+
+
+class Tiler(Protocol):
+    """What every kind of tiler offers: pure arithmetic on sizes."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles that its crops may have."""
+        ...
+
+    def tile(self, width: int, height: int, among: int = 1) -> Tiling:
+        """The tiling of one picture; `among` = pictures of the sample, for shared budgets."""
+        ...
+
+
+TILER = Family("tiler")
+
+
+@TILER.add
+class WholeTiler(Config):
+    """The whole picture as one crop of size x size (CLIP's centre crop, LLaVA-1.5's padded square, or squashed)."""
+
+    kind: Literal["whole"] = "whole"
+    size: int = Field(ge=1)
+    """Side of the square crop in px."""
+    fit: Literal["pad", "squash", "crop"] = "pad"
+    """pad: longest side fits, the rest is fill; squash: both sides are forced; crop: shortest side fits, the middle is kept."""
+    filter: Filter = "bicubic"
+    """Resampling filter."""
+    fill: tuple[int, int, int] = (122, 116, 104)
+    """Colour of the padding, 0..255 (CLIP's mean colour)."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """One overview."""
+        return ("overview",)
+
+    def twin(self) -> WholeTiler:
+        """Same structure at toy size."""
+        return self.model_copy(update={"size": min(self.size, 32)})
+
+    def tile(self, width: int, height: int, among: int = 1) -> Tiling:
+        """One view, one crop."""
+        side = self.size
+        if self.fit == "squash":
+            resized, offset = (side, side), (0, 0)
+        else:
+            scale = (max if self.fit == "crop" else min)(side / width, side / height)
+            resized = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
+            offset = ((side - resized[0]) // 2, (side - resized[1]) // 2)
+        valid = (max(0, offset[0]), max(0, offset[1]), min(side, offset[0] + resized[0]), min(side, offset[1] + resized[1]))
+        view = View(resized=resized, filter=self.filter, offset=offset, canvas=(side, side), fill=self.fill)
+        crop = Crop(view=0, window=(0, 0, side, side), role="overview", valid=valid)
+        seen = Frame(width=side, height=side, scale=(resized[0] / width, resized[1] / height), offset=(float(offset[0]), float(offset[1])))
+        return Tiling(size=(width, height), grid=(1, 1), views=(view,), crops=(crop,), seen=seen)
+
+
+def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:
+    """Crops of a picture (height, width, 3) uint8 as arrays (3, h, w) uint8, in the tiling's order."""
+    height, width = picture.shape[:2]
+    assert (width, height) == tiling.size, f"picture is {width}x{height}, tiling is for {tiling.size}"
+    canvases: list[np.ndarray] = []
+    for view in tiling.views:
+        canvases.append(_draw(canvases[view.of] if view.of is not None else picture, view))
+    return [np.ascontiguousarray(canvases[crop.view][_rows(crop), _columns(crop)].transpose(2, 0, 1)) for crop in tiling.crops]
+
+
+def _rows(crop: Crop) -> slice:
+    return slice(crop.window[1], crop.window[1] + crop.window[3])
+
+
+def _columns(crop: Crop) -> slice:
+    return slice(crop.window[0], crop.window[0] + crop.window[2])
+
+
+def _draw(picture: np.ndarray, view: View) -> np.ndarray:
+    whole = view.source is None and view.resized == (picture.shape[1], picture.shape[0])
+    if whole and view.canvas == view.resized and view.offset == (0, 0):
+        return picture
+    drawn = picture if whole else np.asarray(Image.fromarray(picture).resize(view.resized, _FILTERS[view.filter], box=view.source))
+    if view.canvas == view.resized and view.offset == (0, 0):
+        return drawn
+    canvas = np.empty((view.canvas[1], view.canvas[0], picture.shape[2]), np.uint8)
+    canvas[:] = np.asarray(view.fill, np.uint8)
+    x, y = view.offset
+    x0, y0, x1, y1 = max(0, x), max(0, y), min(view.canvas[0], x + drawn.shape[1]), min(view.canvas[1], y + drawn.shape[0])
+    canvas[y0:y1, x0:x1] = drawn[y0 - y : y1 - y, x0 - x : x1 - x]
+    return canvas
+
+
+def counts(grids: Sequence[Grid]) -> list[int]:
+    """Tokens of each crop."""
+    return [grid.count for grid in grids]

@@ -1,0 +1,194 @@
+"""Tokenizers: trained by the recipe (byte-level BPE) or read from a checkpoint; text of samples can never write a control token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from sightline.errors import Problem, Refused
+from sightline.lineage import sha256_bytes, write_json, write_text
+from sightline.model.chat import ChatFormat
+
+PAD = "<|pad|>"
+_MEMO = 200_000
+
+
+class TextTokenizer:
+    """A `tokenizer.json` with its end and pad tokens. Encoding of repeated texts is remembered."""
+
+    def __init__(self, document: str, end: str, pad: str, place: str = "tokenizer") -> None:
+        self.document = document
+        self.end, self.pad = end, pad
+        self._controls = Tokenizer.from_str(document)
+        self._plain = Tokenizer.from_str(document)
+        self._plain.encode_special_tokens = True
+        self._memo: dict[str, list[int]] = {}
+        self.hash = sha256_bytes(document.encode())
+        problems = []
+        if self._controls.token_to_id(end) is None:
+            problems.append(
+                Problem(
+                    code="model/no-end-token",
+                    place=place,
+                    found=f"no token {end!r}",
+                    allowed="a tokenizer that has the chat format's end token",
+                    fix="choose the chat format of this tokenizer",
+                )
+            )
+        if self._controls.token_to_id(pad) is None:
+            problems.append(
+                Problem(
+                    code="model/no-pad-token",
+                    place=place,
+                    found=f"no token {pad!r}",
+                    allowed="a pad token in the vocabulary",
+                    fix="name an existing token as pad",
+                )
+            )
+        if end == pad:
+            problems.append(
+                Problem(
+                    code="model/pad-is-end",
+                    place=place,
+                    found=f"pad and end are both {end!r}",
+                    allowed="two different tokens: otherwise the end is masked away and the model never stops",
+                    fix="name another pad token in tokenizer_config.json, for example an unused special token",
+                )
+            )
+        if problems:
+            raise Refused(problems)
+        self.end_id, self.pad_id = self.control(end), self.control(pad)
+        self._comma = self._plain.encode("x,", add_special_tokens=False).ids[-1]
+
+    @property
+    def size(self) -> int:
+        """Rows that an embedding needs: largest id + 1."""
+        return max(self._controls.get_vocab(with_added_tokens=True).values()) + 1
+
+    def control(self, token: str) -> int:
+        """Id of a control token; Refused where the tokenizer lacks it."""
+        found = self._controls.token_to_id(token)
+        if found is None:
+            raise Refused(
+                Problem(
+                    code="model/no-control-token",
+                    place="tokenizer",
+                    found=f"no token {token!r}",
+                    allowed="the control tokens of the chat format",
+                    fix="use the chat format this tokenizer was made for",
+                )
+            )
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; the name of a control token inside it is text."""
+        found = self._memo.get(text)
+        if found is None:
+            found = self._plain.encode(text, add_special_tokens=False).ids
+            if len(self._memo) < _MEMO:
+                self._memo[text] = found
+        return found
+
+    def decode(self, ids: Iterable[int], controls: bool = False) -> str:
+        """Text of ids; control tokens are left out unless asked for."""
+        return self._controls.decode(list(ids), skip_special_tokens=not controls)
+
+    def piece(self, token: int) -> str:
+        """One token as it stands in a text, its leading space included; the name of a control token."""
+        return self._controls.decode([self._comma, token], skip_special_tokens=False)[1:]
+
+    def split_controls(self, text: str, controls: Iterable[str]) -> list[tuple[bool, str]]:
+        """Split a format's text into (is a control token, part)."""
+        parts: list[tuple[bool, str]] = [(False, text)]
+        for control in controls:
+            parts = [piece for known, part in parts for piece in ([(True, part)] if known else _split(part, control))]
+        return [(known, part) for known, part in parts if part]
+
+    def save(self, folder: Path, chat_template: str | None = None) -> None:
+        """`tokenizer.json` and `tokenizer_config.json`, loadable by transformers' AutoTokenizer."""
+        write_text(folder / "tokenizer.json", self.document)
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.end,
+            "pad_token": self.pad,
+            "clean_up_tokenization_spaces": False,
+            "add_prefix_space": False,
+        }
+        write_json(folder / "tokenizer_config.json", settings)
+        if chat_template is not None:
+            write_text(folder / "chat_template.jinja", chat_template)
+
+    @classmethod
+    def load(cls, folder: Path, end: str | None = None) -> TextTokenizer:
+        """From a folder in the Hugging Face layout; `end` overrides the end token (the chat format's)."""
+        place = str(folder / "tokenizer.json")
+        if not (folder / "tokenizer.json").is_file():
+            raise Refused(
+                Problem(
+                    code="model/no-tokenizer",
+                    place=place,
+                    found="no such file",
+                    allowed="a fast tokenizer (tokenizer.json)",
+                    fix="save the tokenizer with transformers' fast classes",
+                )
+            )
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")) if (folder / "tokenizer_config.json").is_file() else {}
+
+        def named(key: str) -> str | None:
+            value = settings.get(key)
+            return value.get("content") if isinstance(value, dict) else value
+
+        end = end or named("eos_token")
+        if end is None:
+            raise Refused(
+                Problem(
+                    code="model/no-end-token",
+                    place=place,
+                    found="no eos_token in tokenizer_config.json",
+                    allowed="a tokenizer with an end token",
+                    fix="set eos_token, or name the chat format that ends answers",
+                )
+            )
+        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), end, named("pad_token") or PAD, place)
+
+
+def _split(text: str, control: str) -> list[tuple[bool, str]]:
+    parts = text.split(control)
+    found: list[tuple[bool, str]] = [(False, parts[0])]
+    for part in parts[1:]:
+        found += [(True, control), (False, part)]
+    return found
+
+
+def train_tokenizer(texts: Iterable[str], size: int, chat: ChatFormat) -> TextTokenizer:
+    """Byte-level BPE (Sennrich et al. 2016; GPT-2's bytes) with the chat format's control tokens and a pad token of its own.
+
+    Every text begins with a space that decoding takes away again, so that a word is the same token at the start of an answer and inside a text; a leading space of
+    a text's own is therefore not kept.
+    `size` is an upper bound of the vocabulary, control tokens included; at least 256 bytes + controls.
+    """
+    controls = [PAD, *dict.fromkeys((*chat.controls, chat.end))]
+    if size < 256 + len(controls):
+        raise Refused(
+            Problem(
+                code="model/vocabulary-too-small",
+                place="model.tokenizer.size",
+                found=str(size),
+                allowed=f">= {256 + len(controls)} (256 bytes and {len(controls)} control tokens)",
+                fix="raise model.tokenizer.size",
+            )
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in controls],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return TextTokenizer(tokenizer.to_str(), chat.end, PAD)

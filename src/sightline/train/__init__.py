@@ -1,0 +1,1 @@
+"""Objectives, stages, the loop, the feature cache, adapters and checkpoints."""

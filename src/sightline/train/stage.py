@@ -1,0 +1,250 @@
+"""Stages as data, and what a stage trains: the freeze table, adapters, parameter groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from sightline.errors import Problem, Refused, nearest
+from sightline.kinds import Config
+from sightline.model.vlm import Model
+from sightline.train.objectives import ObjectiveField
+
+
+class Lora(Config):
+    """Low-rank adapters (Hu et al. 2021) through peft; merged into the weights at the end of the stage, kept beside them in `adapter/`."""
+
+    rank: int = Field(default=16, ge=1)
+    """r."""
+    alpha: float = Field(default=32, gt=0)
+    """Scale is alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the adapter's input."""
+    targets: tuple[str, ...] = ()
+    """Ends of module paths inside the part; empty = every linear layer but the language-model head."""
+
+
+class PartTraining(Config):
+    """How one part is trained."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak rate of this part."""
+    last: int | None = Field(default=None, ge=1)
+    """Only the last k blocks of the part."""
+    lora: Lora | None = None
+    """Train adapters instead of the weights."""
+
+
+class StageConfig(Config):
+    """One training stage. A part that is not named under `train` is frozen."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name; later stages start from it by this name."""
+    model: str | None = None
+    """Which of `models:` it trains; not needed with one model."""
+    objective: ObjectiveField
+    """What is learnt: a kind, or its name alone."""
+    data: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """Data by name and weight: times that each row is visited per epoch."""
+    train: dict[str, PartTraining] = Field(min_length=1)
+    """Trained parts by path; the longest matching path wins."""
+    init: dict[str, str] = Field(default_factory=dict)
+    """Where parts start: part path -> name of an earlier stage, a run folder or a model folder. Default: the previous stage of the same model."""
+    batch: int = Field(ge=1)
+    """Rows per optimizer step."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Rows per forward; default is the whole batch."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Instead of steps: passes over the data."""
+    warmup: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps in which the rate rises linearly."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Shape of the rate after warm-up."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """Last rate as a share of the peak."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Of tensors with two or more dimensions."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute type; weights and optimizer stay float32."""
+    augment: Literal["none", "dihedral"] = "none"
+    """dihedral: one of the eight orientations of the crops per visit; for texts without direction words."""
+    cache_features: bool = True
+    """Encode pictures once when the encoder is frozen and nothing is augmented."""
+    every: int = Field(default=10, ge=1)
+    """Steps between records of the loss."""
+
+    @model_validator(mode="after")
+    def _lengths(self) -> StageConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    def total_steps(self, rows: int) -> int:
+        """Optimizer steps for an epoch of `rows` visits."""
+        return self.steps if self.steps is not None else max(1, math.ceil((self.epochs or 1.0) * rows / self.batch))
+
+    def rate(self, step: int, total: int) -> float:
+        """Factor of the peak rate at optimizer step 0..total-1: linear warm-up to 1 over `warmup * total` steps, then the schedule."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return (step + 1) / warm
+        if self.schedule == "constant":
+            return 1.0
+        done = (step - warm) / max(1, total - warm)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One line of the table part / parameters / how trained / learning rate."""
+
+    part: str
+    parameters: int
+    trained: int
+    how: str
+    learning_rate: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model made ready for a stage."""
+
+    table: list[TableRow]
+    groups: list[dict[str, Any]]
+    """Parameter groups for AdamW with `peak`, the part's learning rate."""
+    trained: dict[str, nn.Parameter]
+    adapters: dict[str, Lora]
+
+
+def prepare(model: Model, stage: StageConfig) -> Prepared:
+    """Freeze all, open what the stage trains, insert adapters. Refused lists every path, block count and adapter target that matches nothing."""
+    parts = model.parts()
+    problems = [
+        Problem(
+            code="train/no-such-part",
+            place=f"stages.{stage.name}.train",
+            found=path,
+            allowed=", ".join([*parts, "encoders"]),
+            fix=nearest(path, list(parts)) or "name a part of the model",
+        )
+        for path in stage.train
+        if not any(part == path or part.startswith(path + ".") for part in parts)
+    ]
+    model.requires_grad_(False)
+    model.eval()
+    table, groups, trained, adapters = [], [], {}, {}
+    for path, module in parts.items():
+        matching = [key for key in stage.train if path == key or path.startswith(key + ".")]
+        plan = stage.train[max(matching, key=len)] if matching else None
+        chosen, how = _open(path, module, plan, stage.name, problems) if plan else ({}, "frozen")
+        if plan and plan.lora:
+            adapters[path] = plan.lora
+        if plan:
+            _train_mode(module)
+        own = {f"{path}.{name}": parameter for name, parameter in chosen.items()}
+        trained.update(own)
+        groups += _groups(own, plan.learning_rate, stage.weight_decay) if plan else []
+        total = sum(parameter.numel() for parameter in module.parameters())
+        table.append(
+            TableRow(part=path, parameters=total, trained=sum(p.numel() for p in own.values()), how=how, learning_rate=plan.learning_rate if plan else None)
+        )
+    if problems:
+        raise Refused(problems)
+    return Prepared(table=table, groups=groups, trained=trained, adapters=adapters)
+
+
+def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems: list[Problem]) -> tuple[dict[str, nn.Parameter], str]:
+    """The parameters that a part trains, and how; what does not fit joins `problems`."""
+    if plan.lora:
+        problems += insert_lora(f"stages.{stage}.train.{path}", module, plan.lora)
+        chosen = {name: p for name, p in module.named_parameters() if "lora_" in name}
+        how = f"lora r={plan.lora.rank} alpha={plan.lora.alpha:g}"
+    elif plan.last is not None:
+        blocks: list[nn.Module] = getattr(module, "blocks", [])
+        if plan.last > len(blocks):
+            allowed = f"1..{len(blocks)}" if blocks else "nothing: this part has no blocks"
+            problems.append(
+                Problem(code="train/too-few-blocks", place=f"stages.{stage}.train.{path}.last", found=str(plan.last), allowed=allowed, fix="lower `last`")
+            )
+        wanted = {id(p) for block in blocks[-plan.last :] for p in block.parameters()}
+        chosen = {name: p for name, p in module.named_parameters() if id(p) in wanted}
+        how = f"last {plan.last} blocks"
+    else:
+        chosen = dict(module.named_parameters())
+        how = "all"
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen, how
+
+
+def _groups(parameters: dict[str, nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
+    flat = [p for _, p in sorted(parameters.items()) if p.dim() < 2]
+    wide = [p for _, p in sorted(parameters.items()) if p.dim() >= 2]
+    return [{"params": ps, "peak": rate, "lr": rate, "weight_decay": wd} for ps, wd in ((wide, decay), (flat, 0.0)) if ps]
+
+
+def _train_mode(module: nn.Module) -> None:
+    """Training mode where something is trained: a block whose tensors are all frozen keeps its running statistics and drops nothing."""
+    module.train()
+    for inner in module.modules():
+        tensors = list(inner.parameters())
+        if tensors and not any(tensor.requires_grad for tensor in tensors):
+            inner.eval()
+
+
+def insert_lora(place: str, module: nn.Module, lora: Lora) -> list[Problem]:
+    """Put peft LoRA layers into a part in place; returns a problem for each target that no linear layer of the part has."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    head = getattr(getattr(module, "model", None), "get_output_embeddings", lambda: None)()
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
+    matched = {end: [name for name in linear if name == end or name.endswith("." + end)] for end in lora.targets}
+    targets = [name for name in linear if not matched or any(name in names for names in matched.values())]
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    problems = [
+        Problem(
+            code="train/lora-matches-nothing",
+            place=f"{place}.lora.targets",
+            found=end,
+            allowed=", ".join(known) or "nothing: this part has no linear layer",
+            fix=nearest(end, known) or "name linear layers of this part",
+        )
+        for end in ([end for end, names in matched.items() if not names] if lora.targets else [] if linear else ["every linear layer"])
+    ]
+    if not targets:
+        return problems
+    inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets), module)  # pyright: ignore[reportArgumentType]
+    return problems
+
+
+def merge_lora(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Add the adapters to the weights (W += alpha/r * BA in float32), take them out, and return their tensors in peft's key layout."""
+    from peft.tuners.lora import LoraLayer
+
+    tensors = {name.replace(".default.", "."): p.detach().clone() for name, p in module.named_parameters() if "lora_" in name}
+    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, LoraLayer)]:
+        layer.merge()
+        owner = module.get_submodule(name.rsplit(".", 1)[0]) if "." in name else module
+        setattr(owner, name.rsplit(".", 1)[-1], layer.get_base_layer())
+    return tensors
+
+
+def table_text(rows: Iterable[TableRow]) -> str:
+    """The freeze table for people."""
+    lines = [f"{'part':<24}{'parameters':>14}{'trained':>14}  {'how':<24}learning rate"]
+    for row in rows:
+        rate = f"{row.learning_rate:g}" if row.learning_rate else "-"
+        lines.append(f"{row.part:<24}{row.parameters:>14,}{row.trained:>14,}  {row.how:<24}{rate}")
+    return "\n".join(lines)
