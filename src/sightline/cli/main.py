@@ -1,0 +1,116 @@
+"""The `sightline` command: finds the verb, parses its arguments, runs it, and turns what was refused into text, JSON and an exit code.
+
+Exit codes: 0 done, 1 findings, 2 a mistake in the command or the recipe, 130 interrupted, 141 the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from sightline import __version__
+from sightline.cli.output import write_problems
+from sightline.errors import Problem, Refused, nearest
+
+FINDINGS, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`source` is MODULE:FUNCTION; the function adds the verb's arguments to a parser and sets `action`, which takes the parsed arguments and returns an exit code."""
+
+    source: str
+    help: str
+
+
+VERBS = {
+    "run": Verb("sightline.cli.run_verbs:run", "carry out a recipe: data, stages, evaluation, report"),
+    "plan": Verb("sightline.cli.run_verbs:plan", "check a recipe and count its parameters and tokens before it costs"),
+    "chat": Verb("sightline.cli.chat_verb:chat", "ask a trained model about pictures"),
+    "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
+    "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),
+    "recipe ls": Verb("sightline.cli.recipe_verbs:ls", "list the shipped recipes"),
+    "recipe show": Verb("sightline.cli.recipe_verbs:show", "print a recipe, or what it resolves to"),
+    "recipe copy": Verb("sightline.cli.recipe_verbs:copy", "copy a shipped recipe into a file of your own"),
+    "recipe schema": Verb("sightline.cli.recipe_verbs:schema", "print the JSON schema of recipes, for editors"),
+    "env": Verb("sightline.cli.environment_verb:env", "print versions, hardware and optional packages"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises Refused where argparse would print and exit, so that a mistake can be told as JSON too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(
+            Problem(code="usage/arguments", place=self.prog, found=message, allowed=" ".join(self.format_usage().split()[1:]), fix=f"{self.prog} --help")
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Raises only what is a bug of ours."""
+    words = [_kebab(word) for word in (sys.argv[1:] if argv is None else argv)]
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except Refused as refused:
+        write_problems(refused.problems, as_json="--json" in words)
+        return USAGE if all(problem.code.startswith(("usage/", "recipe/")) for problem in refused.problems) else FINDINGS
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more when it ends
+        return CLOSED_PIPE
+
+
+def _kebab(word: str) -> str:
+    """`--max_tokens=3` -> `--max-tokens=3`: both spellings of a flag are taken."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else word
+
+
+def _dispatch(words: list[str]) -> int:
+    if words in (["--version"], ["version"]):
+        print(f"sightline {__version__}")
+        return 0
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(""))
+        return 0
+    name = next((name for name in (" ".join(words[:2]), words[0]) if name in VERBS), None)
+    if name is None:
+        return _group(words)
+    module, _, function = VERBS[name].source.partition(":")
+    parser = Parser(prog=f"sightline {name}", description=VERBS[name].help, allow_abbrev=False)
+    getattr(import_module(module), function)(parser)
+    try:
+        arguments = parser.parse_intermixed_args(words[len(name.split()) :])
+    except SystemExit as end:  # --help has been printed
+        return int(end.code or 0)
+    return arguments.action(arguments)
+
+
+def _group(words: list[str]) -> int:
+    """A noun without one of its verbs, or a word that is neither."""
+    group = words[0]
+    verbs = [name for name in VERBS if name.startswith(group + " ")]
+    rest = words[1:]
+    if verbs and (not rest or rest[0] in ("-h", "--help")):
+        print(_overview(group + " "))
+        return 0 if rest else USAGE
+    said = " ".join(words[:2]) if verbs else group
+    names = verbs or sorted({name.split()[0] for name in VERBS})
+    raise Refused(
+        Problem(code="usage/verb", place="sightline", found=f"no verb {said!r}", allowed=", ".join(names), fix=nearest(said, names) or "sightline --help")
+    )
+
+
+def _overview(prefix: str) -> str:
+    verbs = {name: verb for name, verb in VERBS.items() if name.startswith(prefix)}
+    lines = [f"  {name:15}{verb.help}" for name, verb in verbs.items()]
+    return "\n".join(["usage: sightline VERB ...", "", *lines, "", "sightline VERB --help says more; --json makes a verb print JSON; sightline --version"])

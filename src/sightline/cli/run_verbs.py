@@ -1,0 +1,51 @@
+"""`sightline run` and `sightline plan`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from sightline.cli.output import write_json
+
+
+def run(parser: ArgumentParser) -> None:
+    """Arguments of `run`."""
+    _recipe_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE); a run that was stopped goes on where it was")
+    parser.set_defaults(action=_run)
+
+
+def plan(parser: ArgumentParser) -> None:
+    """Arguments of `plan`."""
+    _recipe_arguments(parser)
+    parser.add_argument("--model-only", action="store_true", help="without touching the data: the model, its parts and its token counts")
+    parser.set_defaults(action=_plan)
+
+
+def _recipe_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a shipped recipe")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides, such as stages.align.batch=64")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _run(arguments: Namespace) -> int:
+    from sightline.run import run
+
+    out = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    result = run(arguments.recipe, out=out, overrides=arguments.overrides)
+    if arguments.json:
+        write_json(result.record())
+    else:
+        print(result)
+    return 0
+
+
+def _plan(arguments: Namespace) -> int:
+    from sightline.plan import plan
+
+    result = plan(arguments.recipe, overrides=arguments.overrides, model_only=arguments.model_only)
+    if arguments.json:
+        write_json(result.record())
+    else:
+        print(result)
+    return 0

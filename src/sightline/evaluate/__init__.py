@@ -1,0 +1,1 @@
+"""Answers, benchmarks, scores, controls and the report."""

@@ -1,0 +1,309 @@
+"""The local answerer: batched greedy and sampled generation with a KV cache, and the golden requests that prove a loaded model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sightline.errors import Problem, Refused
+from sightline.lineage import sha256_json, software, write_json
+from sightline.model import directory
+from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures
+from sightline.model.processor import Encoded, FeatureSource, Processor
+from sightline.model.vlm import Model
+from sightline.samples.exchange import Answer, Decoding, Request, answer_key
+from sightline.samples.pictures import read_picture
+from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+from sightline.train.feature_cache import encode
+
+GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest mean |difference| of token log-probabilities between the saved golden answers and a forced forward."""
+_LOOKED_AT = 4096
+
+
+class LocalAnswerer:
+    """Answers with a model in this process. Each picture is encoded once; requests are batched by prompt length."""
+
+    def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32", batch: int = 128) -> None:
+        if "write" not in model.abilities:
+            raise Refused(
+                Problem(
+                    code="evaluate/cannot-write",
+                    place="model",
+                    found=f"abilities {list(model.abilities)}",
+                    allowed="a model with a language model",
+                    fix="choose a later stage",
+                )
+            )
+        self.model, self.processor, self.weights, self.precision, self.batch = model.eval(), processor, weights, precision, batch
+        self._features = _Looked(model, processor, precision)
+
+    def measure(self, sample: Sample) -> int:
+        """Tokens of the prompt."""
+        return self.processor.encode(sample, answer=False).length
+
+    def key(self, request: Request) -> str:
+        """The name under which an answer to this request is found again."""
+        encoded = self.processor.encode(request.sample, answer=False)
+        return self._key(request, encoded)
+
+    def _key(self, request: Request, encoded: Encoded) -> str:
+        return answer_key(
+            self.weights,
+            self.processor.prompt(encoded),
+            tuple(p.hash for p in encoded.pictures),
+            {**asdict(request.decoding), "precision": self.precision},
+            request.ask,
+        )
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """Answers in order of prompt length and number of tokens asked for. Asks other than write belong to other answerers and are refused."""
+        asked = list(requests)
+        wrong = sorted({request.ask for request in asked} - {"write"})
+        if wrong:
+            raise Refused(Problem(code="evaluate/ask", place="request", found=", ".join(wrong), allowed="write", fix="this answerer only writes"))
+        encoded = [self.processor.encode(request.sample, answer=False) for request in asked]
+        order = sorted(range(len(asked)), key=lambda i: (asked[i].decoding.max_tokens, encoded[i].length))
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
+            yield from self._batch([asked[i] for i in chosen], [encoded[i] for i in chosen])
+
+    @torch.no_grad()
+    def _batch(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> list[Answer]:
+        began = time.monotonic()
+        device = next(self.model.parameters()).device
+        self._features.look(picture for one in encoded for picture in one.pictures)
+        batch = self.processor.collate([[one] for one in encoded], features=self._features)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            drawn = generate(self.model, batch, [request.decoding for request in requests], self.processor.tokenizer.end_id, self.processor.tokenizer.pad_id)
+        seconds = (time.monotonic() - began) / len(requests)
+        return [self._finish(request, one, tokens, logps, seconds) for request, one, (tokens, logps) in zip(requests, encoded, drawn)]
+
+    def _finish(self, request: Request, encoded: Encoded, tokens: list[int], logps: list[float], seconds: float) -> Answer:
+        ended = bool(tokens) and tokens[-1] == self.processor.tokenizer.end_id
+        text = self.processor.decode(tokens)
+        for stop in request.decoding.stop:
+            if stop in text:
+                text, ended = text[: text.index(stop)], True
+        return Answer(
+            key=self._key(request, encoded),
+            sample=request.sample.id,
+            weights=self.weights,
+            text=text,
+            items=(Text(text=text),),
+            tokens=tuple(tokens),
+            logps=tuple(logps),
+            finish="stop" if ended else "length",
+            seconds=seconds,
+        )
+
+    def ask(self, pictures: Sequence[Path | Picture], history: Sequence[tuple[str, str]], question: str, decoding: Decoding | None = None) -> Answer:
+        """One question about pictures, after earlier (question, answer) pairs of the same conversation."""
+        sample = conversation(pictures, history, question)
+        return next(self.answer([Request(sample=sample, decoding=decoding or Decoding())]))
+
+
+def conversation(pictures: Sequence[Path | Picture], history: Sequence[tuple[str, str]], question: str) -> Sample:
+    """A sample whose last user turn is the question; the pictures are shown in the first user turn."""
+    known = tuple(p if isinstance(p, Picture) else read_picture(p) for p in pictures)
+    turns: list[Turn] = []
+    for user, assistant in (*history, (question, None)):
+        shown = tuple(Show(picture=i) for i in range(len(known))) if not turns else ()
+        turns.append(Turn(role="user", items=(*shown, Text(text=user))))
+        if assistant is not None:
+            turns.append(Turn(role="assistant", items=(Text(text=assistant),)))
+    return Sample(id="chat", pictures=known, turns=tuple(turns), origin=Origin(source="chat"))
+
+
+class _Looked(FeatureSource):
+    """Features of pictures that were looked at, forgotten oldest first."""
+
+    def __init__(self, model: Model, processor: Processor, precision: str) -> None:
+        self.model, self.processor, self.precision = model, processor, precision
+        self._known: dict[str, Features] = {}
+
+    def look(self, pictures: Iterable[Picture]) -> None:
+        """Encode the pictures that are not known yet."""
+        new = {picture.hash: picture for picture in pictures if picture.hash not in self._known}
+        items = list(new.values())
+        device = next(self.model.parameters()).device
+        for start in range(0, len(items), 64):
+            chunk = items[start : start + 64]
+            encoded = [_only_pictures(self.processor, picture) for picture in chunk]
+            pictures_ = self.processor.collate([[one] for one in encoded]).pictures
+            assert pictures_.pixels is not None
+            features = encode(
+                self.model,
+                Pictures(tilings=pictures_.tilings, picture_of=pictures_.picture_of, pixels=tuple(p.to(device) for p in pictures_.pixels)),
+                self.precision,
+            )
+            where = 0
+            crops = iter(features.grids)
+            for picture, one in zip(chunk, encoded):
+                grids = tuple(next(crops) for _ in one.measures[0].tiling.crops)
+                count = sum(grid.count for grid in grids)
+                self._known[picture.hash] = Features(values=features.values[where : where + count], grids=grids)
+                where += count
+        while len(self._known) > _LOOKED_AT:
+            self._known.pop(next(iter(self._known)))
+
+    def __call__(self, hashes: Sequence[str]) -> dict[str, Features]:
+        found = [self._known[key] for key in hashes]
+        joined = Features(values=torch.cat([one.values for one in found]), grids=tuple(grid for one in found for grid in one.grids))
+        return {self.model.config.encoders[0].name: joined}
+
+
+def _only_pictures(processor: Processor, picture: Picture) -> Encoded:
+    return processor.encode_pair(Sample(id=picture.hash, pictures=(picture,), origin=Origin(source="picture")), "")
+
+
+def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], end: int, pad: int) -> list[tuple[list[int], list[float]]]:
+    """Tokens (end token included when drawn) and their log-probabilities per bin; bins that ended leave the batch."""
+    assert model.language_model is not None
+    bins = len(decodings)
+    drawn: list[tuple[list[int], list[float]]] = [([], []) for _ in range(bins)]
+    active = list(range(bins))
+    generators = {i: torch.Generator().manual_seed(d.seed) for i, d in enumerate(decodings) if d.temperature > 0}
+    h, state = model.extend(None, batch)
+    while active:
+        logps = model.language_model.logits(h).log_softmax(-1)
+        tokens = [_draw(logps[row], decodings[b], generators.get(b)) for row, b in enumerate(active)] if generators else logps.argmax(-1).tolist()
+        chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
+        going = []
+        for row, b in enumerate(active):
+            drawn[b][0].append(tokens[row])
+            drawn[b][1].append(chosen[row])
+            if tokens[row] != end and len(drawn[b][0]) < decodings[b].max_tokens:
+                going.append(row)
+        if not going:
+            break
+        if len(going) < len(active):
+            state = state.select(torch.tensor(going, device=h.device))
+        active = [active[row] for row in going]
+        h, state = model.extend(state, _one_token([tokens[row] for row in going], h.device))
+    return drawn
+
+
+def _one_token(tokens: Sequence[int], device: torch.device) -> Batch:
+    """A batch of one new token per bin."""
+    count = len(tokens)
+    ones = torch.ones(count, 1, dtype=torch.int32, device=device)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    stream = Stream(
+        ids=torch.tensor(tokens, device=device)[:, None],
+        positions=torch.zeros(count, 1, dtype=torch.int64, device=device),
+        segments=ones,
+        branches=ones * 0,
+        slots=none,
+        sources=none,
+    )
+    return Batch(decoder=stream, answers=none, targets=none, weights=none.float(), owners=none, rows=(), pictures=empty_pictures())
+
+
+def _draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) -> int:
+    """One token: greedy at temperature 0, else nucleus sampling (Holtzman et al. 2020) from logps / temperature."""
+    if decoding.temperature <= 0 or generator is None:
+        return int(logps.argmax())
+    probabilities = (logps / decoding.temperature).softmax(-1).cpu()
+    if decoding.top_p < 1:
+        ordered, index = probabilities.sort(descending=True)
+        ordered[ordered.cumsum(0) - ordered >= decoding.top_p] = 0
+        return int(index[torch.multinomial(ordered, 1, generator=generator)])
+    return int(torch.multinomial(probabilities, 1, generator=generator))
+
+
+def write_golden(folder: Path, answerer: LocalAnswerer, samples: Sequence[Sample], max_tokens: int = 24) -> None:
+    """Golden requests of a model directory: pictures, prompts, and the tokens that it writes with their log-probabilities (float32, greedy)."""
+    target = folder / "golden"
+    target.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for number, answer in enumerate(answerer.answer([Request(sample=s, decoding=Decoding(max_tokens=max_tokens)) for s in samples])):
+        sample = next(s for s in samples if s.id == answer.sample)
+        files = []
+        for index, picture in enumerate(sample.pictures):
+            assert isinstance(picture.data, bytes)
+            files.append(f"{number:02d}-{index}.bin")
+            (target / files[-1]).write_bytes(picture.data)
+        turns = [
+            {"role": turn.role, "text": sample.text(i), "shows": [item.picture for item in turn.items if isinstance(item, Show)]}
+            for i, turn in enumerate(sample.turns)
+        ]
+        rows.append({"pictures": files, "turns": turns, "tokens": list(answer.tokens), "logps": list(answer.logps), "text": answer.text})
+    (target / "requests.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@torch.no_grad()
+def check_golden(folder: Path, model: Model, processor: Processor, precision: str = "float32") -> float:
+    """Mean |difference| of token log-probabilities by one forced forward per request; Refused above the tolerance."""
+    path = folder / "golden" / "requests.jsonl"
+    if not path.is_file():
+        raise Refused(
+            Problem(
+                code="evaluate/no-golden",
+                place=str(path),
+                found="no golden requests",
+                allowed="a model directory with golden/",
+                fix="train the stage again, or load with the check switched off",
+            )
+        )
+    differences: list[float] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
+        turns = tuple(Turn(role=t["role"], items=(*(Show(picture=i) for i in t["shows"]), Text(text=t["text"]))) for t in row["turns"])
+        encoded = processor.encode(Sample(id="golden", pictures=pictures, turns=turns, origin=Origin(source="golden")), answer=False)
+        tokens = torch.tensor(row["tokens"])
+        forced = replace(
+            encoded,
+            ids=torch.cat([torch.from_numpy(encoded.ids), tokens]).numpy(),
+            positions=torch.arange(encoded.length + len(tokens)).numpy(),
+            branches=torch.zeros(encoded.length + len(tokens), dtype=torch.int32).numpy(),
+            answers=torch.arange(encoded.length - 1, encoded.length - 1 + len(tokens)).numpy(),
+            targets=tokens.numpy(),
+            weights=torch.ones(len(tokens)).numpy(),
+            pair_of=torch.zeros(len(tokens), dtype=torch.int64).numpy(),
+        )
+        with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            logp = model(processor.collate([[forced]]), ask="write").logp
+        differences += (logp - torch.tensor(row["logps"])).abs().tolist()
+    mean = sum(differences) / max(1, len(differences))
+    if mean > GOLDEN_TOLERANCE[precision]:
+        raise Refused(
+            Problem(
+                code="evaluate/golden-differs",
+                place=str(path),
+                found=f"mean |difference| {mean:.3g} of {len(differences)} token log-probabilities",
+                allowed=f"<= {GOLDEN_TOLERANCE[precision]}",
+                fix="the weights, tokenizer or picture pipeline changed: restore the model directory, or compare `sightline env` with lineage.json",
+            )
+        )
+    return mean
+
+
+def load_answerer(path: Path, precision: str = "float32", check: bool = True) -> LocalAnswerer:
+    """The answerer of a run or a model directory. Golden requests are checked once per (weights, software, device) and the result is remembered in `golden/checked.json`."""
+    folder = directory.model_folder(path)
+    model, processor, weights = directory.load(folder)
+    if check:
+        state = sha256_json([weights, software(), precision, next(model.parameters()).device.type])
+        memo = folder / "golden" / "checked.json"
+        known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else {}
+        if state not in known:
+            known[state] = check_golden(folder, model, processor, precision)
+            if os_writable(folder / "golden"):
+                write_json(memo, known)
+    return LocalAnswerer(model, processor, weights, precision)
+
+
+def os_writable(folder: Path) -> bool:
+    """Whether the result of a check can be remembered here."""
+    import os
+
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,156 @@
+"""`sightline plan`: what a recipe will build and train, at true size on the meta device, before anything costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import Problem, Refused
+from sightline.model import directory, hub_layout
+from sightline.model.assembly import ModelConfig
+from sightline.recipe import Recipe, load
+
+_SIZES = ((224, 224), (336, 336), (1024, 768))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartPlan:
+    """One part: its path, the class that computes it, parameters."""
+
+    path: str
+    module: str
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """One model at true size."""
+
+    name: str
+    parts: list[PartPlan]
+    stages: list[dict[str, Any]]
+    """Per stage: name, objective, and the table part / parameters / trained / how / learning rate."""
+    picture_tokens: list[dict[str, int]]
+    """Decoder positions of a picture, by its size."""
+
+    @property
+    def parameters(self) -> int:
+        """All parts together."""
+        return sum(part.parameters for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `plan --model-only` found."""
+
+    recipe: str
+    models: list[ModelPlan]
+    findings: list[Problem] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The plan as JSON."""
+        models = [{**asdict(model), "parameters": model.parameters} for model in self.models]
+        return {"recipe": self.recipe, "models": models, "findings": [finding.record() for finding in self.findings], "seconds": round(self.seconds, 2)}
+
+    def __str__(self) -> str:
+        lines = [f"plan of {self.recipe} ({self.seconds:.1f} s)"]
+        for model in self.models:
+            lines.append(f"\n{model.name}: {model.parameters:,} parameters")
+            lines += [f"  {part.path:<24}{part.parameters:>16,}  {part.module}" for part in model.parts]
+            lines += [f"  a picture of {size['width']}x{size['height']} takes {size['tokens']} tokens" for size in model.picture_tokens]
+            for stage in model.stages:
+                lines.append(f"  stage {stage['name']} ({stage['objective']})")
+                lines += [
+                    f"    {row['part']:<22}{row['trained']:>16,} of {row['parameters']:>14,}  {row['how']}"
+                    + (f"  {row['learning_rate']:g}" if row["learning_rate"] else "")
+                    for row in stage["table"]
+                ]
+        lines += [f"\n{finding}" for finding in self.findings]
+        return "\n".join(lines)
+
+
+def plan(recipe: str | Path, overrides: Sequence[str] = (), model_only: bool = True) -> Plan:
+    """Build every model of a recipe on the meta device from its published config blocks. Absent weights and data are findings, not refusals.
+
+    Raises Refused when the recipe is wrong, when a config is not accepted, and without `model_only`: the proof with data is not part of this version.
+    """
+    if not model_only:
+        raise Refused(
+            Problem(
+                code="usage/plan",
+                place="plan",
+                found="no --model-only",
+                allowed="--model-only",
+                fix="add --model-only: only models are planned in this version",
+            )
+        )
+    start = time.monotonic()
+    loaded = load(recipe, overrides).recipe
+    findings = [*_absent_data(loaded), *(finding for model in loaded.all_models().values() for finding in _absent_weights(model))]
+    models = [_plan_model(loaded, name, config) for name, config in loaded.all_models().items()]
+    return Plan(recipe=loaded.name, models=models, findings=findings, seconds=time.monotonic() - start)
+
+
+def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
+    import torch
+
+    from sightline.model.vlm import Model
+    from sightline.train.stage import prepare
+
+    resolved = directory.without_checkpoints(config.resolve(config.tokenizer.size if config.tokenizer.train_on else None))
+    stages = []
+    parts: list[PartPlan] = []
+    for stage in [None, *(stage for stage in recipe.stages if recipe.model_of(stage) == name)]:
+        with torch.device("meta"):
+            model = Model(resolved)
+            if stage is not None:
+                stages.append({"name": stage.name, "objective": stage.objective.kind, "table": [asdict(row) for row in prepare(model, stage).table]})  # pyright: ignore[reportAttributeAccessIssue]
+            else:
+                parts = [
+                    PartPlan(path=path, module=_class(module), parameters=sum(p.numel() for p in module.parameters())) for path, module in model.parts().items()
+                ]
+    sizes = [{"width": width, "height": height, "tokens": resolved.measure(width, height).decoder} for width, height in _SIZES] if resolved.connector else []
+    return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=sizes)
+
+
+def _class(module: Any) -> str:
+    inner = getattr(module, "tower", None) or getattr(module, "model", None)
+    return type(inner if inner is not None else module).__name__
+
+
+def _absent_weights(config: ModelConfig) -> list[Problem]:
+    named = [(encoder.path, encoder.checkpoint) for encoder in config.encoders]
+    named += [("language_model", config.language_model.checkpoint)] if config.language_model else []
+    named += [("text_encoder", config.text_encoder.checkpoint)] if config.text_encoder else []
+    return [
+        Problem(
+            code="plan/absent-weights",
+            place=path,
+            found=f"{checkpoint} is not on this machine",
+            allowed="a local folder or a cached hub name",
+            fix=f"download {checkpoint}",
+            severity="warn",
+        )
+        for path, checkpoint in named
+        if checkpoint is not None and hub_layout.find(checkpoint) is None
+    ]
+
+
+def _absent_data(recipe: Recipe) -> list[Problem]:
+    return [
+        Problem(
+            code="plan/absent-data",
+            place=f"data.{name}.read.path",
+            found=f"{step.path} is not there",
+            allowed="an existing file or folder",
+            fix=f"data.{name}.read.path=...",
+            severity="warn",
+        )
+        for name, one in recipe.data.items()
+        for step in one.read
+        if step.path is not None and not Path(step.path).exists()
+    ]

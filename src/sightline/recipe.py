@@ -1,0 +1,199 @@
+"""The recipe: one strict, typed file that says everything about a run. Loading, `extends:` and overrides: recipe_source.py."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import to_json
+
+from sightline import recipe_source
+from sightline.data.reading import READER
+from sightline.data.scenes import MAKER
+from sightline.data.steps import OPERATOR
+from sightline.evaluate.benchmarks import BENCHMARK
+from sightline.kinds import Config, located
+from sightline.model.assembly import ModelConfig
+from sightline.recipe_source import Loaded
+from sightline.train.stage import StageConfig
+
+_PATHS = re.compile(r"data\.[^.]+\.read(\.\d+)?\.path|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.tokenizer\.path")
+"""Keys that hold paths."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
+    """A checked recipe whose relative paths are settled: those of a file start from its folder, those of an override from the working directory."""
+    loaded = recipe_source.load(path, Recipe, overrides)
+    tree = copy.deepcopy(loaded.tree)
+    for key in loaded.places:
+        if _PATHS.fullmatch(key):
+            _settle(tree, key.split("."), loaded.place(key))
+    return replace(loaded, recipe=Recipe.model_validate_json(to_json(tree, inf_nan_mode="constants")))
+
+
+def _settle(tree: Any, keys: list[str], place: str) -> None:
+    for key in keys[:-1]:
+        tree = tree[int(key) if isinstance(tree, list) else key]
+    file = place.rpartition(":")[0]
+    base = Path() if place.startswith("override:") else Path(file).parent
+    tree[keys[-1]] = str(base / tree[keys[-1]])
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _short(value: object) -> object:
+    """`{dedup: {near: 4}}` is short for `{kind: dedup, near: 4}`."""
+    if isinstance(value, dict) and len(value) == 1 and "kind" not in value:
+        ((kind, options),) = value.items()
+        if options is None or isinstance(options, dict):
+            return {"kind": kind, **(options or {})}
+    return value
+
+
+class ReadConfig(Config):
+    """One published data set to read. Other keys are options of the format's reader."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str = "auto"
+    """The format's name, or auto: recognise it, and say why."""
+    path: str | None = None
+    """File or folder; not needed after `make`."""
+
+    def reader(self) -> Config | None:
+        """The reader's Config with its options; None = recognise the format."""
+        options = dict(self.model_extra or {})
+        if self.format == "auto":
+            if options:
+                raise ValueError(f"options {sorted(options)} need a format: auto takes none")
+            return None
+        return READER.parse({"kind": self.format, **options})
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> ReadConfig:
+        self.reader()
+        return self
+
+
+class DataConfig(Config):
+    """One data set: made, read, or taken from another; then operators in order."""
+
+    make: Annotated[Config, MAKER, BeforeValidator(_short)] | None = None
+    """Make the data in a published layout first."""
+    read: Annotated[list[ReadConfig], BeforeValidator(_listed)] = Field(default_factory=list)
+    """Data sets to read; several are joined on the same picture."""
+    source: str | None = None
+    """Instead of reading: the rows of this data set."""
+    then: list[Annotated[Config, OPERATOR, BeforeValidator(_short)]] = Field(default_factory=list)
+    """Operators, in order."""
+    on_problem: str = Field(default="refuse", pattern="^(refuse|quarantine)$")
+    """What happens to rows that cannot be read: refuse the whole set, or set them aside, counted and listed."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataConfig:
+        if bool(self.read) == bool(self.source):
+            raise ValueError("give either `read` (with `make` or a path) or `source`")
+        if not self.make and any(step.path is None for step in self.read):
+            raise ValueError("`read` needs a path where nothing is made")
+        return self
+
+
+class EvaluateConfig(Config):
+    """One evaluation of one stage's model."""
+
+    benchmark: Annotated[Config, BENCHMARK, BeforeValidator(_short)]
+    """What is asked, and how it is scored."""
+    stage: str | None = None
+    """The stage whose model answers; default is the last one."""
+    controls: bool = True
+    """Also answer without pictures and with shuffled pictures."""
+    thumbnails: str | None = None
+    """Data set on which a linear probe on 32 x 32 thumbnails is trained, printed beside the score."""
+    precision: str = Field(default="bfloat16", pattern="^(bfloat16|float32)$")
+    """Compute type of answering."""
+
+
+class Recipe(Config):
+    """A whole run: models, data, stages, evaluation."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """Name of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Everything random follows from it."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads for training; default is one per core."""
+    model: ModelConfig | None = None
+    """The model; short for one entry of `models`."""
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
+    """Several models by name."""
+    data: dict[str, DataConfig] = Field(default_factory=dict)
+    """Data sets by name."""
+    stages: list[StageConfig] = Field(default_factory=list)
+    """Training stages, in order."""
+    evaluate: dict[str, EvaluateConfig] = Field(default_factory=dict)
+    """Evaluations by name; the first one is the headline of the report."""
+
+    def all_models(self) -> dict[str, ModelConfig]:
+        """Every model by name; a single one is called `model`."""
+        return {"model": self.model, **self.models} if self.model else dict(self.models)
+
+    def model_of(self, stage: StageConfig) -> str:
+        """Name of the model that a stage trains."""
+        return stage.model or next(iter(self.all_models()))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Recipe:
+        faults = list(self._faults())
+        if faults:
+            raise located(faults)
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        models, data, stages = self.all_models(), set(self.data), [stage.name for stage in self.stages]
+        for name in (*models, *data, *self.evaluate):
+            if not _NAME.fullmatch(name):
+                yield f"name {name!r} is not allowed; names are lower-case letters, digits and hyphens"
+        if self.stages and not models:
+            yield "stages need a model"
+        if len(set(stages)) < len(stages):
+            yield f"stage names must differ, found {stages}"
+        for name, one in self.data.items():
+            if one.source is not None and one.source not in data:
+                yield f"data.{name}.source: no data {one.source!r}; there is {', '.join(sorted(data))}"
+        for name, model in models.items():
+            where = "model" if name == "model" and self.model else f"models.{name}"
+            yield from (f"{where}.tokenizer.train_on: no data {missing!r}" for missing in model.tokenizer.train_on if missing not in data)
+        for stage in self.stages:
+            yield from (
+                f"stages.{stage.name}.data.{missing}: no data {missing!r}; there is {', '.join(sorted(data))}" for missing in stage.data if missing not in data
+            )
+            if stage.model is not None and stage.model not in models:
+                yield f"stages.{stage.name}.model: no model {stage.model!r}; there is {', '.join(models)}"
+            if stage.model is None and len(models) > 1:
+                yield f"stages.{stage.name}: name a model, one of {', '.join(models)}"
+        for name, one in self.evaluate.items():
+            wanted: list[Any] = [getattr(one.benchmark, "data", None), one.thumbnails]
+            yield from (
+                f"evaluate.{name}: no data {missing!r}; there is {', '.join(sorted(data))}" for missing in wanted if missing is not None and missing not in data
+            )
+            if one.stage is not None and one.stage not in stages:
+                yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
+        yield from self._cycles()
+
+    def _cycles(self) -> Iterator[str]:
+        for name in self.data:
+            seen, at = [name], self.data[name].source
+            while at is not None and at in self.data:
+                if at in seen:
+                    yield f"data.{name}.source goes round in a circle: {' -> '.join([*seen, at])}"
+                    break
+                seen.append(at)
+                at = self.data[at].source

@@ -1,0 +1,274 @@
+"""`sightline run`: the graph of a recipe, executed into a run directory; what is already done and unchanged is skipped.
+
+A node's fingerprint = sha256(its config, the ids of its inputs, the node's version), known before work: it decides skipping. Its artifact is whole or absent, and carries an
+id = hash of fingerprint and content, known after. Nodes: make -> data -> tokenizer -> stage -> evaluate -> report.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sightline import __version__, recipe_source
+from sightline.data.steps import make_layout, read_and_apply
+from sightline.errors import Problem, Refused
+from sightline.lineage import Lineage, sha256_json, sha256_tree, software, sweep, write_json, write_text
+from sightline.model.tokens import TextTokenizer, train_tokenizer
+from sightline.recipe import Recipe, load
+from sightline.run_events import Events
+from sightline.samples.sample import Text
+from sightline.samples.store import Store
+
+NODE_VERSION = 1
+"""Raised when a node would make something else from the same inputs: old results are then made again."""
+
+
+@dataclass(kw_only=True)
+class Node:
+    """One line of graph.json."""
+
+    name: str
+    fingerprint: str
+    inputs: list[str]
+    artifact: str
+    state: str
+    """done, skipped or failed."""
+    id: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class RunResult:
+    """What a run did, for people and as JSON."""
+
+    recipe: str
+    out: Path
+    nodes: list[Node]
+    scores: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The result as JSON."""
+        return {
+            "recipe": self.recipe,
+            "out": str(self.out),
+            "report": str(self.out / "report.html"),
+            "seconds": round(self.seconds, 1),
+            "nodes": [asdict(node) for node in self.nodes],
+            "scores": self.scores,
+        }
+
+    def __str__(self) -> str:
+        from sightline.run_report import summary
+
+        return summary(self)
+
+
+class Run:
+    """State of one execution: the recipe, the folder, the ids of what was made so far."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe, self.out = recipe, out
+        self.events = Events(out / "events.jsonl")
+        self.nodes: list[Node] = []
+        self.ids: dict[str, str] = {}
+        self._stores: dict[str, Store] = {}
+        self._tokenizers: dict[str, TextTokenizer] = {}
+
+    def fingerprint(self, config: Any, inputs: Sequence[str]) -> str:
+        """Known before the work is done."""
+        return sha256_json([config, [self.ids[name] for name in inputs], NODE_VERSION])
+
+    def node(self, name: str, config: Any, inputs: Sequence[str], folder: Path, work: Callable[[str], None], identify: Callable[[], str]) -> None:
+        """Do a node's work unless its artifact has the same fingerprint; `work(fingerprint)` writes the artifact, `identify()` gives the id of its content."""
+        fingerprint = self.fingerprint(config, inputs)
+        done = (folder / "lineage.json").is_file() and Lineage.read(folder).config == fingerprint
+        node = Node(name=name, fingerprint=fingerprint, inputs=list(inputs), artifact=str(folder.relative_to(self.out)), state="skipped" if done else "done")
+        start = time.monotonic()
+        if not done:
+            self.events.write({"event": "start", "node": name})
+            with self._failing(node):
+                work(fingerprint)
+            node.seconds = time.monotonic() - start
+            self.events.write({"event": "done", "node": name, "seconds": round(node.seconds, 2)})
+        node.id = self.ids[name] = identify()
+        self._list(node)
+
+    @contextmanager
+    def _failing(self, node: Node) -> Any:
+        try:
+            yield
+        except BaseException as error:
+            node.state = "failed"
+            self._list(node)
+            problems = [problem.record() for problem in error.problems] if isinstance(error, Refused) else [{"found": f"{type(error).__name__}: {error}"}]
+            self.events.write({"event": "failed", "node": node.name, "problems": problems})
+            raise
+
+    def _list(self, node: Node) -> None:
+        self.nodes.append(node)
+        write_json(self.out / "graph.json", [asdict(one) for one in self.nodes])
+
+    # data
+
+    def data(self, name: str) -> None:
+        """Make, read, or take over a data set, then apply its operators; what it is made from comes first."""
+        config = self.recipe.data[name]
+        if f"data/{name}" in self.ids:
+            return
+        inputs = []
+        if config.source is not None:
+            self.data(config.source)
+            inputs = [f"data/{config.source}"]
+        made = self._made(name)
+        if made is not None:
+            inputs = [f"made/{name}"]
+        folder = self.out / "data" / name
+        paths = [(step.reader(), Path(step.path) if step.path is not None else made) for step in config.read]
+        outside = [sha256_tree(path) for (_, path), step in zip(paths, config.read) if path is not None and step.path is not None and path.exists()]
+
+        def work(fingerprint: str) -> None:
+            source = self.store(config.source) if config.source is not None else None
+            report = read_and_apply(paths, source, config.then, folder, on_problem=config.on_problem, seed=self.recipe.seed, config=fingerprint)
+            self.events.write({"event": "data", "data": name, **report})
+
+        said = [config.model_dump(mode="json", exclude={"make"}), outside, self.recipe.seed if config.then else 0]
+        self.node(f"data/{name}", said, inputs, folder, work, lambda: Store.open(folder).id)
+
+    def _made(self, name: str) -> Path | None:
+        config = self.recipe.data[name].make
+        if config is None:
+            return None
+        folder = self.out / "made" / name
+
+        def work(fingerprint: str) -> None:
+            make_layout(config, folder)
+            Lineage(id=fingerprint, kind="made", config=fingerprint, seed=getattr(config, "seed", 0)).write(folder)
+
+        self.node(f"made/{name}", config.model_dump(mode="json"), [], folder, work, lambda: Lineage.read(folder).id)
+        return folder
+
+    def store(self, name: str) -> Store:
+        """The store of a data set that is done."""
+        if name not in self._stores:
+            self._stores[name] = Store.open(self.out / "data" / name)
+        return self._stores[name]
+
+    # tokenizers
+
+    def tokenizer(self, model: str) -> TextTokenizer:
+        """The tokenizer of a model: trained on the texts of its data, or read from where the recipe says."""
+        if model not in self._tokenizers:
+            self._tokenizers[model] = self._tokenizer(model)
+        return self._tokenizers[model]
+
+    def _tokenizer(self, model: str) -> TextTokenizer:
+        config = self.recipe.all_models()[model]
+        chat, said = config.chat_format(), config.tokenizer
+        if not said.train_on:
+            from sightline.model import hub_layout
+
+            checkpoint = hub_layout.find(config.language_model.checkpoint) if config.language_model and config.language_model.checkpoint else None
+            folder = Path(said.path) if said.path else checkpoint
+            if folder is None:
+                raise Refused(
+                    Problem(
+                        code="run/no-tokenizer",
+                        place=f"model {model}.tokenizer",
+                        found="no path, no train_on, no language-model checkpoint at hand",
+                        allowed="one of them",
+                        fix="set tokenizer.train_on to names of data, or tokenizer.path",
+                    )
+                )
+            self.ids[f"tokenizer/{model}"] = sha256_tree(folder / "tokenizer.json")
+            return TextTokenizer.load(folder, chat.end)
+        folder = self.out / "tokenizer" / model
+        inputs = [f"data/{name}" for name in said.train_on]
+
+        def work(fingerprint: str) -> None:
+            from sightline.lineage import artifact
+
+            texts = (text for name in said.train_on for text in _texts(self.store(name)))
+            with artifact(folder) as temporary:
+                tokenizer = train_tokenizer(texts, said.size, chat)
+                tokenizer.save(temporary)
+                Lineage(id=tokenizer.hash, kind="tokenizer", config=fingerprint).write(temporary)
+
+        self.node(f"tokenizer/{model}", [said.model_dump(mode="json"), chat.model_dump(mode="json")], inputs, folder, work, lambda: Lineage.read(folder).id)
+        return TextTokenizer.load(folder, chat.end)
+
+
+def _texts(store: Store) -> list[str]:
+    found = []
+    for row in store.kept:
+        for turn in store[int(row)].turns:
+            for items in (turn.items, *turn.alternatives):
+                found.append("".join(item.text for item in items if isinstance(item, Text)))
+    return found
+
+
+def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str | None = None) -> RunResult:
+    """Execute a recipe into `out`. Run again, it skips what is done; a changed node is done again with all that follows from it, nothing before.
+
+    `until`: stop after this stage. Raises Refused before any work when the recipe is wrong.
+    """
+    from sightline.run_report import write_run_report
+    from sightline.run_stages import evaluate, train_stage
+
+    start = time.monotonic()
+    loaded = load(recipe, overrides)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sweep(out):
+        print_line(f"removed {path.name}, left by a stopped run")
+    state = Run(loaded.recipe, out)
+    write_text(out / "recipe.yaml", recipe_source.dump(loaded.recipe))
+    state.events.write({"event": "run", "recipe": loaded.recipe.name, "version": __version__, "software": software()})
+    needed = _needed_data(loaded.recipe, until)
+    for name in needed:
+        state.data(name)
+    for number, stage in enumerate(loaded.recipe.stages):
+        train_stage(state, number, stage)
+        if stage.name == until:
+            break
+    names = [name for name, one in loaded.recipe.evaluate.items() if until is None or f"stages/{one.stage or loaded.recipe.stages[-1].name}" in state.ids]
+    scores = {name: evaluate(state, name) for name in names}
+    write_run_report(state, scores, time.monotonic() - start)
+    Lineage(
+        id=sha256_json(state.ids),
+        kind="run",
+        config=sha256_json(loaded.recipe.model_dump(mode="json")),
+        inputs=[{"id": i, "kind": n} for n, i in state.ids.items()],
+        seed=loaded.recipe.seed,
+    ).write(out)
+    metrics = {name: {key: value.value for key, value in table.scores.metrics.items()} for name, table in scores.items()}
+    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=metrics, seconds=time.monotonic() - start)
+
+
+def _needed_data(recipe: Recipe, until: str | None) -> list[str]:
+    """Data that something uses, in the order of the recipe; with `until`, only what stages up to it and their tokenizers use."""
+    if until is None:
+        return list(recipe.data)
+    names: list[str] = []
+    for stage in recipe.stages:
+        names += [*stage.data, *recipe.all_models()[recipe.model_of(stage)].tokenizer.train_on]
+        if stage.name == until:
+            break
+    return [name for name in recipe.data if name in names]
+
+
+def print_line(text: str) -> None:
+    """One line for people on stderr: stdout is for results."""
+    import sys
+
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """scores.json of an evaluation."""
+    return json.loads((folder / "scores.json").read_text(encoding="utf-8"))

@@ -1,0 +1,265 @@
+"""Stage and evaluation nodes of a run: where model, data, training and judging are wired together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sightline.data.mixture import Mixture, Share
+from sightline.errors import Problem, Refused
+from sightline.evaluate.answering import LocalAnswerer, write_golden
+from sightline.evaluate.answers import AnswerFile, answer_all
+from sightline.evaluate.asking import shuffled_pictures, without_pictures
+from sightline.evaluate.run_facts import ScoreTable
+from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, write_json
+from sightline.model import directory
+from sightline.model.processor import Processor, conversations
+from sightline.model.vlm import Model
+from sightline.progress import Progress
+from sightline.run_probe import baselines
+from sightline.samples.sample import Sample
+from sightline.train.feature_cache import FeatureCache, build_cache
+from sightline.train.loop import Feed, Outcome, train
+from sightline.train.stage import Prepared, StageConfig, merge_lora, prepare, table_text
+
+if TYPE_CHECKING:
+    from sightline.run import Run
+
+GOLDEN = 4
+_SMALL_BATCH = 256
+
+
+def stage_folder(run: Run, number: int, stage: StageConfig) -> Path:
+    """RUN/stages/NN-NAME/model."""
+    return run.out / "stages" / f"{number + 1:02d}-{stage.name}" / "model"
+
+
+def _stage_index(run: Run, name: str) -> int:
+    return next(number for number, stage in enumerate(run.recipe.stages) if stage.name == name)
+
+
+def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, dict[str, Path]]:
+    """The model directory that a stage continues, and folders of parts that come from elsewhere."""
+    name = run.recipe.model_of(stage)
+    earlier = [k for k in range(number) if run.recipe.model_of(run.recipe.stages[k]) == name]
+    base = stage_folder(run, earlier[-1], run.recipe.stages[earlier[-1]]) if earlier else None
+    names = [other.name for other in run.recipe.stages[:number]]
+    parts = {}
+    for part, origin in stage.init.items():
+        index = _stage_index(run, origin) if origin in names else None
+        parts[part] = stage_folder(run, index, run.recipe.stages[index]) if index is not None else directory.model_folder(Path(origin))
+    return base, parts
+
+
+def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Processor, Path | None]:
+    """The model as the stage finds it: fresh parts seeded by the run, then weights of the previous stage and of `init`."""
+    name = run.recipe.model_of(stage)
+    tokenizer = run.tokenizer(name)
+    config = run.recipe.all_models()[name].resolve(tokenizer.size)
+    base, parts = _origins(run, number, stage)
+    torch.manual_seed(int(np.random.SeedSequence([run.recipe.seed, number]).generate_state(1)[0]))
+    model = Model(directory.without_checkpoints(config) if base else config)
+    if base is not None:
+        directory.fill(model, directory.read_tensors(base), str(base))
+    for part, folder in parts.items():
+        chosen = {path for path in model.parts() if path == part or path.startswith(part + ".")}
+        if not chosen:
+            raise Refused(
+                Problem(
+                    code="run/no-such-part", place=f"stages.{stage.name}.init", found=part, allowed=", ".join(model.parts()), fix="name a part of the model"
+                )
+            )
+        directory.fill(model, directory.read_tensors(folder), str(folder), chosen)
+    if model.language_model is not None:
+        model.language_model.prove_logits()
+    return model, Processor(config, tokenizer), base
+
+
+def train_stage(run: Run, number: int, stage: StageConfig) -> None:
+    """One stage node: train, save a model directory with golden requests."""
+    folder = stage_folder(run, number, stage)
+    name = run.recipe.model_of(stage)
+    run.tokenizer(name)
+    inputs = [f"data/{data}" for data in stage.data] + [f"tokenizer/{name}"]
+    inputs += [
+        f"stages/{run.recipe.stages[k].name}"
+        for k in range(number)
+        if run.recipe.model_of(run.recipe.stages[k]) == name or run.recipe.stages[k].name in stage.init.values()
+    ]
+    outside = {
+        part: Lineage.read(directory.model_folder(Path(origin))).id for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
+    }
+    said = [stage.model_dump(mode="json"), run.recipe.all_models()[name].model_dump(mode="json"), run.recipe.seed, outside]
+
+    def work(fingerprint: str) -> None:
+        torch.set_num_threads(run.recipe.threads or torch.get_num_threads())
+        model, processor, base = start_model(run, number, stage)
+        prepared = prepare(model, stage)
+        _say(f"stage {stage.name}\n{table_text(prepared.table)}")
+        run.events.write({"event": "table", "stage": stage.name, "table": [asdict(row) for row in prepared.table]})
+        outcome = _train(run, number, stage, model, processor, prepared)
+        for tensor in outcome.unread:
+            _say(f"  nothing reads {tensor}: it stayed as it was")
+        run.events.write(
+            {"event": "trained", "stage": stage.name, "steps": outcome.steps, "rows": outcome.rows, "seconds": outcome.seconds, "unread": outcome.unread}
+        )
+        _save(run, stage, model, processor, prepared, base, folder, fingerprint, [run.ids[i] for i in inputs])
+
+    run.node(f"stages/{stage.name}", said, inputs, folder, work, lambda: Lineage.read(folder).id)
+
+
+def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared) -> Outcome:
+    objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
+    lacking = [need for need in objective.needs if need not in model.abilities]
+    if lacking:
+        raise Refused(
+            Problem(
+                code="run/cannot",
+                place=f"stages.{stage.name}.objective",
+                found=f"model can {', '.join(model.abilities)}",
+                allowed=f"a model that can {', '.join(lacking)}",
+                fix="add the part that gives it",
+            )
+        )
+    if not objective.splits and stage.micro_batch not in (None, stage.batch):
+        raise Refused(
+            Problem(
+                code="run/cannot-split",
+                place=f"stages.{stage.name}.micro_batch",
+                found=str(stage.micro_batch),
+                allowed=f"{stage.batch}: this loss compares all rows of the batch",
+                fix="remove micro_batch",
+            )
+        )
+    mixture = Mixture([Share(name=name, store=run.store(name), weight=weight) for name, weight in stage.data.items()])
+    objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), processor)
+    seed = int(np.random.SeedSequence([run.recipe.seed, number, 1]).generate_state(1)[0])
+    feed = Feed(mixture, processor, objective, stage, seed, _features(run, stage, model, processor, mixture))
+    return train(model, prepared, objective, feed, stage, run.events.write, f"stage {stage.name}")
+
+
+def _features(run: Run, stage: StageConfig, model: Model, processor: Processor, mixture: Mixture) -> FeatureCache | None:
+    """Cached features where they change nothing: the encoder is frozen, nothing is augmented, the connector is what reads them, and some row shows a picture."""
+    if not stage.cache_features or stage.augment != "none" or not model.encoders or model.connector is None or "write" not in stage.objective.build().needs:  # pyright: ignore[reportAttributeAccessIssue]
+        return None
+    encoder = model.config.encoders[0]
+    if any(path == "encoders" or path.startswith("encoders.") for path in stage.train):
+        return None
+    pictures = [(picture, share.store.path) for share in mixture.shares for row in share.store.kept for picture in share.store[int(row)].pictures]
+    if not pictures:
+        return None
+    weights = directory.part_ids(model)[encoder.path]
+    return build_cache(run.out / "features", model, weights, processor, pictures, stage.precision, f"features of {encoder.path}")
+
+
+def _save(
+    run: Run, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared, base: Path | None, folder: Path, fingerprint: str, inputs: list[str]
+) -> None:
+    model.eval()
+    with artifact(folder) as temporary:
+        for path in prepared.adapters:
+            tensors = merge_lora(model.parts()[path])
+            (temporary / "adapter").mkdir(exist_ok=True)
+            from safetensors.torch import save_file
+
+            save_file(tensors, temporary / "adapter" / f"{path}.safetensors")
+            write_json(temporary / "adapter" / f"{path}.json", prepared.adapters[path].model_dump(mode="json"))
+        weights = directory.save(temporary, model, processor, base)
+        golden = _golden_samples(run, stage) if "write" in model.abilities else []
+        if golden:
+            write_golden(temporary, LocalAnswerer(model, processor, weights), golden)
+        rows = sha256_json(sorted(run.ids[f"data/{name}"] for name in stage.data))
+        Lineage(
+            id=sha256_json([fingerprint, weights]),
+            kind="model",
+            config=fingerprint,
+            inputs=[{"id": i, "kind": "input"} for i in inputs],
+            rows=rows,
+            seed=run.recipe.seed,
+        ).write(temporary)
+
+
+def _golden_samples(run: Run, stage: StageConfig) -> list[Sample]:
+    """The first question of the first rows that the stage trained on."""
+    name = next(iter(stage.data))
+    store = run.store(name)
+    found = []
+    for row in store.kept[:GOLDEN]:
+        sample = store[int(row)]
+        turns = conversations(sample)[0] if sample.turns else ()
+        if turns and turns[-1].role == "assistant":
+            found.append(replace(sample, id=f"{name}:{sample.id}", turns=turns[:-1], annotations=(), attributes={}))
+    return found
+
+
+def evaluate(run: Run, name: str) -> ScoreTable:
+    """One evaluation node: answers of the model and of its controls, scores, and the floors beside them. Answers are kept by key and never asked twice."""
+    config = run.recipe.evaluate[name]
+    stage = config.stage or run.recipe.stages[-1].name
+    number = _stage_index(run, stage)
+    folder = run.out / "evaluate" / name
+    data = config.benchmark.data  # pyright: ignore[reportAttributeAccessIssue]
+    inputs = [f"stages/{stage}", f"data/{data}"] + ([f"data/{config.thumbnails}"] if config.thumbnails else [])
+    store = run.store(data)
+    samples = [store[int(row)] for row in store.kept]
+    benchmark: Any = config.benchmark.build(samples)  # pyright: ignore[reportAttributeAccessIssue]
+    table: list[ScoreTable] = []
+
+    def score() -> ScoreTable:
+        requests = list(benchmark.requests())
+        sets = {"model": requests}
+        if config.controls:
+            sets |= {"shuffled pictures": shuffled_pictures(requests, run.recipe.seed), "no picture": without_pictures(requests)}
+        file = AnswerFile(folder / "answers.jsonl")
+        model, processor, weights = directory.load(stage_folder(run, number, run.recipe.stages[number]))
+        answerer = LocalAnswerer(model, processor, weights, config.precision)
+        scores = {}
+        for label, asked in sets.items():
+            progress = Progress(f"evaluate {name}: {label}", len(asked), "answers")
+            scores[label] = benchmark.score(answer_all(asked, answerer, [answerer.key(request) for request in asked], file, progress))
+            progress.close()
+        floors = baselines(benchmark, samples, run.store(config.thumbnails) if config.thumbnails else None, run.recipe.seed)
+        return ScoreTable(name=name, scores=scores.pop("model"), controls={**scores, **floors}, headline=_headline(benchmark))
+
+    def work(fingerprint: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = score()
+        table.append(made)
+        write_json(folder / "scores.json", {"model": made.scores.record(), "controls": {key: value.record() for key, value in made.controls.items()}})
+        Lineage(
+            id=sha256_json([fingerprint, json.loads((folder / "scores.json").read_text(encoding="utf-8"))]),
+            kind="scores",
+            config=fingerprint,
+            seed=run.recipe.seed,
+        ).write(folder)
+
+    outside = [sha256_file(Path(path)) for path in [getattr(config.benchmark, "classes", None)] if path is not None]
+    run.node(f"evaluate/{name}", [config.model_dump(mode="json"), outside, run.recipe.seed], inputs, folder, work, lambda: Lineage.read(folder).id)
+    return table[0] if table else _read_table(folder, name, benchmark)
+
+
+def _headline(benchmark: Any) -> tuple[str, ...]:
+    return ("all",) if hasattr(benchmark, "majority") else ("bleu-4", "class") if getattr(benchmark, "names", None) else ("bleu-4",)
+
+
+def _read_table(folder: Path, name: str, benchmark: Any) -> ScoreTable:
+    from sightline.evaluate.asking import scores_of
+
+    record = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    return ScoreTable(
+        name=name,
+        scores=scores_of(record["model"]),
+        controls={key: scores_of(value) for key, value in record["controls"].items()},
+        headline=_headline(benchmark),
+    )
+
+
+def _say(text: str) -> None:
+    from sightline.run import print_line
+
+    print_line(text)
