@@ -22,7 +22,7 @@ quickstart: $(CORE)
 	$(BIN)/sightline run recipes/quickstart.yaml --out runs/quickstart
 	@echo
 	@echo "Look at   runs/quickstart/report.html"
-	@echo "Ask it    $(BIN)/sightline chat runs/quickstart --image runs/quickstart/evaluate/pictures/00000.png \"how many buildings are there?\""
+	@echo "Ask it    $(BIN)/sightline chat runs/quickstart --image runs/quickstart/pictures/00000.png \"how many buildings are there?\""
 
 lint: $(DEV)
 	$(BIN)/ruff check .

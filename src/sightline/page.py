@@ -23,7 +23,7 @@ th { font-weight: 600; color: var(--soft); vertical-align: bottom; } td.n, th.n 
 td.w { white-space: nowrap; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 14px 0; } .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 28px; line-height: 1.2; font-weight: 650; font-variant-numeric: tabular-nums; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px; } .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px; overflow-wrap: anywhere; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px; margin: 12px 0; } .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px; overflow-wrap: anywhere; }
 .card img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; margin-bottom: 8px; } .card p { margin: 0 0 4px; }
 .columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 16px; }
 .small { font-size: 13px; color: var(--soft); } .good { color: var(--good); } .fair { color: var(--fair); } .bad { color: var(--bad); } td .good, td .fair, td .bad, td .small { white-space: nowrap; } .swatch { display: inline-block; width: 9px; height: 9px; border-radius: 2px; margin-right: 5px; }

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import Problem, Refused
-from sightline.model import directory, hub_layout
+from sightline.model import directory
 from sightline.model.assembly import ModelConfig
 from sightline.recipe import Recipe, load
+from sightline.run_checks import absent_data, absent_weights
 
 _SIZES = ((224, 224), (336, 336), (1024, 768))
 
@@ -89,10 +90,9 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), model_only: bool = T
             )
         )
     start = time.monotonic()
-    loaded = load(recipe, overrides).recipe
-    findings = [*_absent_data(loaded), *(finding for model in loaded.all_models().values() for finding in _absent_weights(model))]
-    models = [_plan_model(loaded, name, config) for name, config in loaded.all_models().items()]
-    return Plan(recipe=loaded.name, models=models, findings=findings, seconds=time.monotonic() - start)
+    loaded = load(recipe, overrides)
+    models = [_plan_model(loaded.recipe, name, config) for name, config in loaded.recipe.all_models().items()]
+    return Plan(recipe=loaded.recipe.name, models=models, findings=[*absent_data(loaded), *absent_weights(loaded)], seconds=time.monotonic() - start)
 
 
 def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
@@ -120,37 +120,3 @@ def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
 def _class(module: Any) -> str:
     inner = getattr(module, "tower", None) or getattr(module, "model", None)
     return type(inner if inner is not None else module).__name__
-
-
-def _absent_weights(config: ModelConfig) -> list[Problem]:
-    named = [(encoder.path, encoder.checkpoint) for encoder in config.encoders]
-    named += [("language_model", config.language_model.checkpoint)] if config.language_model else []
-    named += [("text_encoder", config.text_encoder.checkpoint)] if config.text_encoder else []
-    return [
-        Problem(
-            code="plan/absent-weights",
-            place=path,
-            found=f"{checkpoint} is not on this machine",
-            allowed="a local folder or a cached hub name",
-            fix=f"download {checkpoint}",
-            severity="warn",
-        )
-        for path, checkpoint in named
-        if checkpoint is not None and hub_layout.find(checkpoint) is None
-    ]
-
-
-def _absent_data(recipe: Recipe) -> list[Problem]:
-    return [
-        Problem(
-            code="plan/absent-data",
-            place=f"data.{name}.read.path",
-            found=f"{step.path} is not there",
-            allowed="an existing file or folder",
-            fix=f"data.{name}.read.path=...",
-            severity="warn",
-        )
-        for name, one in recipe.data.items()
-        for step in one.read
-        if step.path is not None and not Path(step.path).exists()
-    ]

@@ -7,21 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from sightline.errors import Problem, Refused
-from sightline.model.processor import Processor
+from sightline.model.processor import Encoded, Processor
 from sightline.model.tiling import cut
 from sightline.model.tokens import TextTokenizer
 from sightline.page import Html, Page, escape, picture
 from sightline.recipe import load
+from sightline.run_checks import tokenizer_folder
 from sightline.samples.drawing import draw_regions
 from sightline.samples.pictures import pixels
 from sightline.samples.records import origin_record, picture_record, region_record, turn_record
-from sightline.samples.sample import Sample
+from sightline.samples.sample import Sample, Text
 from sightline.samples.store import Store
 
 SHOWN = 24
+_SIDE = 640
+"""Longest side of a picture on the page, px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +94,7 @@ def _processor(recipe: str | None, model: str | None) -> Processor | None:
             )
         )
     config = loaded.all_models()[name]
-    from sightline.model import hub_layout
-
-    checkpoint = config.language_model.checkpoint if config.language_model else None
-    folder = Path(config.tokenizer.path) if config.tokenizer.path else hub_layout.find(checkpoint) if checkpoint else None
+    folder = tokenizer_folder(config)
     if folder is None:
         raise Refused(
             Problem(
@@ -104,47 +105,58 @@ def _processor(recipe: str | None, model: str | None) -> Processor | None:
                 fix="give a finished model instead: --model RUN",
             )
         )
-    tokenizer = TextTokenizer.load(folder, config.chat_format().end)
+    chat = config.chat_format()
+    tokenizer = TextTokenizer.load(folder, chat.end, chat.controls)
     return Processor(config.resolve(tokenizer.size), tokenizer)
 
 
 def _blocks(sample: Sample, store: Store, processor: Processor | None) -> list[Html]:
-    cards: list[str] = []
-    for index, one in enumerate(sample.pictures):
-        array = pixels(one, store.path)
-        drawn = draw_regions(array, [region for region in sample.annotations if region.picture == index])
-        cards.append(f"{picture(_png(drawn), alt=one.name)}<p class=small>{escape(one.name)} {one.width}x{one.height}</p>")
-        if processor is not None and processor.config.tiler is not None:
-            tiling = processor.measure(one.width, one.height, len(sample.pictures)).tiling
-            for crop, cropped in zip(tiling.crops, cut(array, tiling)):
-                cards.append(
-                    f"{picture(_png(cropped.transpose(1, 2, 0)), alt=crop.role)}<p class=small>{escape(crop.role)} {crop.window[2]}x{crop.window[3]}</p>"
-                )
+    cards = [card for number in range(len(sample.pictures)) for card in _cards(sample, number, store, processor)]
     blocks = [Html('<div class="cards">' + "".join(f'<div class="card">{card}</div>' for card in cards) + "</div>")] if cards else []
     if processor is not None and sample.turns:
-        return [*blocks, _tokens(sample, processor)]
-    said = [f"<p><b>{escape(turn.role)}</b> {escape(sample.text(number))}</p>" for number, turn in enumerate(sample.turns)]
-    labels = sorted({region.label for region in sample.annotations if region.label})
-    return [*blocks, Html("".join(said) + (f"<p class=small>annotated: {escape(', '.join(labels))}</p>" if labels else ""))]
+        blocks.append(_tokens(sample, processor))
+    else:
+        blocks.append(Html("".join(f"<p><b>{escape(turn.role)}</b> {escape(sample.text(number))}</p>" for number, turn in enumerate(sample.turns))))
+    others = ["".join(item.text for item in items if isinstance(item, Text)) for turn in sample.turns for items in turn.alternatives]
+    return [*blocks, *([Html(f"<p class=small>also right: {escape(' / '.join(others))}</p>")] if others else [])]
+
+
+def _cards(sample: Sample, number: int, store: Store, processor: Processor | None) -> list[str]:
+    """A picture as it is, with what is annotated, and as the crops that an encoder sees."""
+    one = sample.pictures[number]
+    array = pixels(one, store.path)
+    cards = [_card(array, f"{one.name} {one.width}x{one.height}")]
+    regions = [region for region in sample.annotations if region.picture == number]
+    if regions:
+        labels = sorted({region.label for region in regions if region.label})
+        cards.append(_card(draw_regions(array, regions), f"annotated: {', '.join(labels)}"))
+    if processor is not None and processor.config.tiler is not None:
+        tiling = processor.measure(one.width, one.height, len(sample.pictures)).tiling
+        seen = zip(tiling.crops, cut(array, tiling))
+        cards += [_card(cropped.transpose(1, 2, 0), f"seen as {crop.role} {crop.window[2]}x{crop.window[3]}") for crop, cropped in seen]
+    return cards
+
+
+def _card(array: np.ndarray, caption: str) -> str:
+    return f"{picture(_png(array), alt=caption)}<p class=small>{escape(caption)}</p>"
 
 
 def _tokens(sample: Sample, processor: Processor) -> Html:
     """The very ids of the sample, coloured: learnt, slot, control, context; branches on lines of their own."""
     encoded = processor.encode(sample, answer=sample.turns[-1].role == "assistant")
-    learnt = {int(place) + 1 for place in encoded.answers}
-    slots = set(encoded.slots.tolist())
+    learnt, slots = _learnt(encoded), set(encoded.slots.tolist())
     parts: list[str] = []
     branch, run = 0, 0
     for place, token in enumerate(encoded.ids.tolist()):
-        if int(encoded.branches[place]) != branch:
-            branch = int(encoded.branches[place])
-            parts.append("<br>")
         if place in slots:
             run += 1
             continue
         if run:
             parts.append(f'<span class="tok slot">[{run} entries]</span>')
             run = 0
+        if int(encoded.branches[place]) != branch:
+            branch = int(encoded.branches[place])
+            parts.append("<br>")
         text = processor.tokenizer.piece(token)
         kind = "answer" if place in learnt else "control" if text.startswith("<|") else ""
         parts.append(f'<span class="tok {kind}">{escape(text)}</span>')
@@ -153,7 +165,19 @@ def _tokens(sample: Sample, processor: Processor) -> Html:
     return Html(f"<p>{''.join(parts)}</p><p class=small>{encoded.length} tokens, {len(encoded.targets)} learnt</p>")
 
 
-def _png(array: Any) -> bytes:
+def _learnt(encoded: Encoded) -> set[int]:
+    """Places of the tokens that are learnt: each stands after the place that predicts it, or at the start of its branch when the end of the trunk does."""
+    trunk = int(np.count_nonzero(encoded.branches == 0))
+    places = set()
+    for place, pair in zip(encoded.answers.tolist(), encoded.pair_of.tolist()):
+        at_fork = place == trunk - 1 and trunk < encoded.length
+        places.add(int(np.argmax(encoded.branches == pair + 1)) if at_fork else place + 1)
+    return places
+
+
+def _png(array: np.ndarray) -> bytes:
+    shown = Image.fromarray(array)
+    shown.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG")
+    shown.save(stream, "PNG")
     return stream.getvalue()

@@ -24,7 +24,7 @@ from sightline.train.stage import StageConfig
 
 _PATHS = re.compile(r"data\.[^.]+\.read(\.\d+)?\.path|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.tokenizer\.path")
 """Keys that hold paths."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
@@ -101,6 +101,8 @@ class DataConfig(Config):
     def _one_origin(self) -> DataConfig:
         if bool(self.read) == bool(self.source):
             raise ValueError("give either `read` (with `make` or a path) or `source`")
+        if self.make and not self.read:
+            raise ValueError("what is made must be read: give `read` with a format")
         if not self.make and any(step.path is None for step in self.read):
             raise ValueError("`read` needs a path where nothing is made")
         return self
@@ -124,7 +126,7 @@ class EvaluateConfig(Config):
 class Recipe(Config):
     """A whole run: models, data, stages, evaluation."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)
     """Name of the run."""
     seed: int = Field(default=0, ge=0)
     """Everything random follows from it."""
@@ -160,11 +162,13 @@ class Recipe(Config):
         models, data, stages = self.all_models(), set(self.data), [stage.name for stage in self.stages]
         for name in (*models, *data, *self.evaluate):
             if not _NAME.fullmatch(name):
-                yield f"name {name!r} is not allowed; names are lower-case letters, digits and hyphens"
+                yield f"name {name!r} is not allowed; names are up to 64 lower-case letters, digits and hyphens"
         if self.stages and not models:
             yield "stages need a model"
+        if self.evaluate and not self.stages:
+            yield "evaluate: there is no stage whose model could answer"
         if len(set(stages)) < len(stages):
-            yield f"stage names must differ, found {stages}"
+            yield f"stages: names must differ, found {', '.join(stages)}"
         for name, one in self.data.items():
             if one.source is not None and one.source not in data:
                 yield f"data.{name}.source: no data {one.source!r}; there is {', '.join(sorted(data))}"
@@ -180,9 +184,11 @@ class Recipe(Config):
             if stage.model is None and len(models) > 1:
                 yield f"stages.{stage.name}: name a model, one of {', '.join(models)}"
         for name, one in self.evaluate.items():
-            wanted: list[Any] = [getattr(one.benchmark, "data", None), one.thumbnails]
+            wanted: dict[str, Any] = {"benchmark": getattr(one.benchmark, "data", None), "thumbnails": one.thumbnails}
             yield from (
-                f"evaluate.{name}: no data {missing!r}; there is {', '.join(sorted(data))}" for missing in wanted if missing is not None and missing not in data
+                f"evaluate.{name}.{key}: no data {missing!r}; there is {', '.join(sorted(data))}"
+                for key, missing in wanted.items()
+                if missing is not None and missing not in data
             )
             if one.stage is not None and one.stage not in stages:
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
@@ -193,7 +199,7 @@ class Recipe(Config):
             seen, at = [name], self.data[name].source
             while at is not None and at in self.data:
                 if at in seen:
-                    yield f"data.{name}.source goes round in a circle: {' -> '.join([*seen, at])}"
+                    yield f"data.{name}.source: goes round in a circle: {' -> '.join([*seen, at])}"
                     break
                 seen.append(at)
                 at = self.data[at].source

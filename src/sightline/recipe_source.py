@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from sightline.errors import Problem, Refused, nearest
 from sightline.recipe_findings import findings
-from sightline.recipe_text import LARGEST, Node, Writer, plain, read, read_value
+from sightline.recipe_text import DEEPEST, LARGEST, Node, Writer, plain, read, read_value
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -182,11 +182,15 @@ def _overridden(node: Node, override: str, problems: list[Problem]) -> Node:
     """The tree with one `dotted.path=value` put in; what is wrong with the override joins `problems`."""
     path, equals, text = override.partition("=")
     place = f"override: {path}"
-    if not equals or not all(path.split(".")):
-        problems.append(Problem(code="recipe/override", place=f"override: {override}", found=override, allowed="KEY.KEY=VALUE"))
+    steps = path.split(".")
+    undecoded = any("\ud800" <= character <= "\udfff" for character in override)  # bytes of the command line that are no UTF-8
+    if not equals or not all(steps) or len(steps) > DEEPEST or undecoded:
+        shown = override[:80].encode(errors="backslashreplace").decode()
+        allowed = f"KEY.KEY=VALUE in UTF-8, at most {DEEPEST} keys"
+        problems.append(Problem(code="recipe/override", place=f"override: {shown}", found=shown, allowed=allowed))
         return node
     try:
-        return _put(node, path.split("."), read_value(text, place))
+        return _put(node, steps, read_value(text, place))
     except Refused as refused:
         problems.extend(refused.problems)
         return node

@@ -6,7 +6,7 @@ id = hash of fingerprint and content, known after. Nodes: make -> data -> tokeni
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -16,10 +16,11 @@ from typing import Any
 
 from sightline import __version__, recipe_source
 from sightline.data.steps import make_layout, read_and_apply
-from sightline.errors import Problem, Refused
-from sightline.lineage import Lineage, sha256_json, sha256_tree, software, sweep, write_json, write_text
+from sightline.errors import Refused
+from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, software, sweep, write_json, write_text
 from sightline.model.tokens import TextTokenizer, train_tokenizer
 from sightline.recipe import Recipe, load
+from sightline.run_checks import refuse_early, tokenizer_folder
 from sightline.run_events import Events
 from sightline.samples.sample import Text
 from sightline.samples.store import Store
@@ -171,28 +172,14 @@ class Run:
         config = self.recipe.all_models()[model]
         chat, said = config.chat_format(), config.tokenizer
         if not said.train_on:
-            from sightline.model import hub_layout
-
-            checkpoint = hub_layout.find(config.language_model.checkpoint) if config.language_model and config.language_model.checkpoint else None
-            folder = Path(said.path) if said.path else checkpoint
-            if folder is None:
-                raise Refused(
-                    Problem(
-                        code="run/no-tokenizer",
-                        place=f"model {model}.tokenizer",
-                        found="no path, no train_on, no language-model checkpoint at hand",
-                        allowed="one of them",
-                        fix="set tokenizer.train_on to names of data, or tokenizer.path",
-                    )
-                )
+            folder = tokenizer_folder(config)
+            assert folder is not None, "refused before any work"
             self.ids[f"tokenizer/{model}"] = sha256_tree(folder / "tokenizer.json")
-            return TextTokenizer.load(folder, chat.end)
+            return TextTokenizer.load(folder, chat.end, chat.controls)
         folder = self.out / "tokenizer" / model
         inputs = [f"data/{name}" for name in said.train_on]
 
         def work(fingerprint: str) -> None:
-            from sightline.lineage import artifact
-
             texts = (text for name in said.train_on for text in _texts(self.store(name)))
             with artifact(folder) as temporary:
                 tokenizer = train_tokenizer(texts, said.size, chat)
@@ -200,7 +187,7 @@ class Run:
                 Lineage(id=tokenizer.hash, kind="tokenizer", config=fingerprint).write(temporary)
 
         self.node(f"tokenizer/{model}", [said.model_dump(mode="json"), chat.model_dump(mode="json")], inputs, folder, work, lambda: Lineage.read(folder).id)
-        return TextTokenizer.load(folder, chat.end)
+        return TextTokenizer.load(folder, chat.end, chat.controls)
 
 
 def _texts(store: Store) -> list[str]:
@@ -215,13 +202,14 @@ def _texts(store: Store) -> list[str]:
 def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str | None = None) -> RunResult:
     """Execute a recipe into `out`. Run again, it skips what is done; a changed node is done again with all that follows from it, nothing before.
 
-    `until`: stop after this stage. Raises Refused before any work when the recipe is wrong.
+    `until`: stop after this stage. Raises Refused before any work when the recipe is wrong, or when it needs something that is not there.
     """
     from sightline.run_report import write_run_report
     from sightline.run_stages import evaluate, train_stage
 
     start = time.monotonic()
     loaded = load(recipe, overrides)
+    refuse_early(loaded)
     out.mkdir(parents=True, exist_ok=True)
     for path in sweep(out):
         print_line(f"removed {path.name}, left by a stopped run")
@@ -237,7 +225,7 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
             break
     names = [name for name, one in loaded.recipe.evaluate.items() if until is None or f"stages/{one.stage or loaded.recipe.stages[-1].name}" in state.ids]
     scores = {name: evaluate(state, name) for name in names}
-    write_run_report(state, scores, time.monotonic() - start)
+    write_run_report(state, scores)
     Lineage(
         id=sha256_json(state.ids),
         kind="run",
@@ -263,12 +251,5 @@ def _needed_data(recipe: Recipe, until: str | None) -> list[str]:
 
 def print_line(text: str) -> None:
     """One line for people on stderr: stdout is for results."""
-    import sys
-
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    """scores.json of an evaluation."""
-    return json.loads((folder / "scores.json").read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ class Events:
     def read(self) -> list[dict[str, Any]]:
         """All whole events so far."""
         found = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in filter(None, self.path.read_text(encoding="utf-8").split("\n")):  # splitlines would also split at U+2028 inside a text
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:

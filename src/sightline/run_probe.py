@@ -34,7 +34,9 @@ def baselines(benchmark: QuestionBenchmark | CaptionBenchmark, samples: Sequence
     floors["commonest caption"] = benchmark.score(commonest_caption(questions, benchmark))
     floors["caption of another"] = benchmark.score(captions_of_others(questions, benchmark, rng))
     if benchmark.names is not None:
-        floors["thumbnail probe"] = benchmark.score(probe.name_classes(questions, benchmark, held_out).answers)
+        # it answers with a bare class name: only the metric of classes is a fair comparison
+        named = benchmark.score(probe.name_classes(questions, benchmark, held_out).answers)
+        floors["thumbnail probe"] = Scores(metrics={"class": named.metrics["class"]})
     return floors
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.errors import Problem
 from sightline.evaluate.report import best_of, examples, worst_of, write_report
 from sightline.evaluate.run_facts import PartFacts, Report, ScoreTable, StageFacts
 from sightline.progress import duration
@@ -18,19 +21,22 @@ if TYPE_CHECKING:
 
 _PICTURES = 12
 """Held-out pictures laid beside the run, to chat about."""
+_LISTED = 20
+"""Problems of one data set that the report prints."""
 
 
-def write_run_report(run: Run, tables: Mapping[str, ScoreTable], seconds: float) -> None:
+def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
     """Write report.html and report.json into the run's folder, drawn from events.jsonl and the scores."""
     events = run.events.read()
     worst, best = [], []
+    commands: list[str] = []
     for name, table in tables.items():
         config = run.recipe.evaluate[name]
         store = run.store(config.benchmark.data)  # pyright: ignore[reportAttributeAccessIssue]
         benchmark: Any = config.benchmark.build([store[int(row)] for row in store.kept])  # pyright: ignore[reportAttributeAccessIssue]
         requests = list(benchmark.requests())
         if name == next(iter(tables)):
-            _lay_out_pictures(run.out / "pictures", requests)
+            commands = _commands(run.out, _lay_out_pictures(run.out / "pictures", requests), requests)
         if any(request.sample.pictures for request in requests):
             worst += examples(worst_of(table.scores, 12), requests, store.path)
             best += examples(best_of(table.scores, 8), requests, store.path)
@@ -44,18 +50,49 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable], seconds: float)
         tables=list(tables.values()),
         worst=worst,
         best=best,
+        problems=_left_out(run),
         parameters=_parts(run, events),
         lineage=dict(run.ids),
+        commands=commands,
     )
     write_report(report, run.out)
 
 
-def _lay_out_pictures(folder: Path, requests: list[Any]) -> None:
+def _lay_out_pictures(folder: Path, requests: list[Any]) -> list[Path]:
     folder.mkdir(exist_ok=True)
     pictures = {picture.hash: picture for request in requests for picture in request.sample.pictures}
+    files = []
     for picture in list(pictures.values())[:_PICTURES]:
         if isinstance(picture.data, bytes):
-            (folder / Path(picture.name or f"{picture.hash[:12]}.png").name).write_bytes(picture.data)
+            files.append(folder / Path(picture.name or f"{picture.hash[:12]}.png").name)
+            files[-1].write_bytes(picture.data)
+    return files
+
+
+def _commands(out: Path, files: list[Path], requests: list[Any]) -> list[str]:
+    """What to type next: the first question about the first picture."""
+    asked = next((request.sample for request in requests if request.sample.pictures), None)
+    if asked is None or not files:
+        return []
+    return [shlex.join(["sightline", "chat", str(out), "--image", str(files[0]), asked.text(-1) or "What is here?"])]
+
+
+def _left_out(run: Run) -> list[Problem]:
+    """Rows that were refused, read with a loss, or quarantined, by data set: the first of them, and how many there are."""
+    found: list[Problem] = []
+    for name, config in run.recipe.data.items():
+        if f"data/{name}" not in run.ids:
+            continue
+        store = run.store(name)
+        # data with a source repeats what its source could not read
+        rows = [*store.refused(), *store.warnings()] if config.read else []
+        found += rows[:_LISTED]
+        listing = store.path / "problems.jsonl"
+        if len(rows) > _LISTED:
+            found.append(Problem(code="run/more", place=f"data.{name}", found=f"{len(rows) - _LISTED} more", fix=f"read {listing}", severity="warn"))
+        for rule, count in Counter(rule for _, rule in store.quarantined()).items():
+            found.append(Problem(code="run/quarantined", place=f"data.{name}", found=f"{count} of {len(store)} rows by {rule}", severity="warn"))
+    return found
 
 
 def _seconds(events: list[dict[str, Any]]) -> dict[str, float]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from sightline.data.mixture import Mixture, Share
-from sightline.errors import Problem, Refused
 from sightline.evaluate.answering import LocalAnswerer, write_golden
 from sightline.evaluate.answers import AnswerFile, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from sightline.run import Run
 
 GOLDEN = 4
-_SMALL_BATCH = 256
 
 
 def stage_folder(run: Run, number: int, stage: StageConfig) -> Path:
@@ -68,12 +66,7 @@ def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Proce
         directory.fill(model, directory.read_tensors(base), str(base))
     for part, folder in parts.items():
         chosen = {path for path in model.parts() if path == part or path.startswith(part + ".")}
-        if not chosen:
-            raise Refused(
-                Problem(
-                    code="run/no-such-part", place=f"stages.{stage.name}.init", found=part, allowed=", ".join(model.parts()), fix="name a part of the model"
-                )
-            )
+        assert chosen, f"{part} was refused before any work"
         directory.fill(model, directory.read_tensors(folder), str(folder), chosen)
     if model.language_model is not None:
         model.language_model.prove_logits()
@@ -115,27 +108,6 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
 
 def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared) -> Outcome:
     objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
-    lacking = [need for need in objective.needs if need not in model.abilities]
-    if lacking:
-        raise Refused(
-            Problem(
-                code="run/cannot",
-                place=f"stages.{stage.name}.objective",
-                found=f"model can {', '.join(model.abilities)}",
-                allowed=f"a model that can {', '.join(lacking)}",
-                fix="add the part that gives it",
-            )
-        )
-    if not objective.splits and stage.micro_batch not in (None, stage.batch):
-        raise Refused(
-            Problem(
-                code="run/cannot-split",
-                place=f"stages.{stage.name}.micro_batch",
-                found=str(stage.micro_batch),
-                allowed=f"{stage.batch}: this loss compares all rows of the batch",
-                fix="remove micro_batch",
-            )
-        )
     mixture = Mixture([Share(name=name, store=run.store(name), weight=weight) for name, weight in stage.data.items()])
     objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), processor)
     seed = int(np.random.SeedSequence([run.recipe.seed, number, 1]).generate_state(1)[0])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class World:
         """A stage in float32; learns answers with the connector and the language model unless said otherwise."""
         rate = {"learning_rate": 1e-2}
         standard = {"name": "try", "objective": "answer-likelihood", "data": {"questions": 1.0}, "train": {"connector": rate, "language_model": rate}}
-        return StageConfig.model_validate({**standard, "batch": 4, "steps": 4, "precision": "float32", **said})
+        return StageConfig.model_validate_json(json.dumps({**standard, "batch": 4, "steps": 4, "precision": "float32", **said}))
 
     def feed(self, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None) -> Feed:
         """The stage's batches; its objective has seen its rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from sightline.data.readers.label_masks import LabelMasks
 from sightline.data.readers.llava_json import LlavaJson
 from sightline.data.readers.openai_messages import OpenaiMessages
 from sightline.data.readers.reader import Reader, Row, read_row
+from sightline.data.workers import pool
 from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Family
 from sightline.lineage import sha256_bytes, sha256_file, sha256_json
@@ -188,11 +189,11 @@ def _results(sources: Sequence[Source], work: Sequence[_Work], workers: int | No
     if count < 2 or len(work) <= POOL_ROWS:
         yield from (_read_chunk(sources, chunk) for chunk in chunks)
         return
-    with ProcessPoolExecutor(count) as pool:
+    with pool(count) as processes:
         # Bounded, so that a slow disk does not fill the memory with pictures that wait to be written.
         waiting: deque[Future[list[_Made]]] = deque()
         for chunk in chunks:
-            waiting.append(pool.submit(_read_chunk, sources, chunk))
+            waiting.append(processes.submit(_read_chunk, sources, chunk))
             if len(waiting) > 4 * count:
                 yield waiting.popleft().result()
         while waiting:

@@ -6,11 +6,9 @@ Scene number i of seed s is the same picture whatever the count, the number of w
 from __future__ import annotations
 
 import math
-import multiprocessing
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from pydantic import Field
 
 from sightline.data.scene_drawing import GLYPHS, PAD, SUB, Footprint, Thing, draw, footprint
 from sightline.data.wording import counted, listed
+from sightline.data.workers import pool
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config, Family
 from sightline.lineage import artifact, write_json
@@ -282,8 +281,8 @@ def _chunks(write: partial[list[tuple[str, tuple[str, ...]]]], starts: range, wo
     if workers <= 1 or len(starts) == 1:
         yield from map(write, starts)
         return
-    with ProcessPoolExecutor(min(workers, len(starts)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, starts)
+    with pool(min(workers, len(starts)), "spawn") as processes:
+        yield from processes.map(write, starts)
 
 
 def _write(config: Scenes, folder: Path, chunk: int, start: int) -> list[tuple[str, tuple[str, ...]]]:

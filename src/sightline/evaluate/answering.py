@@ -15,12 +15,12 @@ from torch import Tensor
 from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_json, software, write_json
 from sightline.model import directory
-from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures
+from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures, to_device
 from sightline.model.processor import Encoded, FeatureSource, Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request, answer_key
 from sightline.samples.pictures import read_picture
-from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Item, Origin, Picture, Sample, Show, Text, Turn
 from sightline.train.feature_cache import encode
 
 GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
@@ -80,7 +80,7 @@ class LocalAnswerer:
         began = time.monotonic()
         device = next(self.model.parameters()).device
         self._features.look(picture for one in encoded for picture in one.pictures)
-        batch = self.processor.collate([[one] for one in encoded], features=self._features)
+        batch = to_device(self.processor.collate([[one] for one in encoded], features=self._features), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             drawn = generate(self.model, batch, [request.decoding for request in requests], self.processor.tokenizer.end_id, self.processor.tokenizer.pad_id)
         seconds = (time.monotonic() - began) / len(requests)
@@ -131,8 +131,9 @@ class _Looked(FeatureSource):
 
     def look(self, pictures: Iterable[Picture]) -> None:
         """Encode the pictures that are not known yet."""
-        new = {picture.hash: picture for picture in pictures if picture.hash not in self._known}
-        items = list(new.values())
+        asked = {picture.hash: picture for picture in pictures}
+        self._known |= {key: self._known.pop(key) for key in asked if key in self._known}  # now the youngest: what this batch needs is not forgotten below
+        items = [picture for key, picture in asked.items() if key not in self._known]
         device = next(self.model.parameters()).device
         for start in range(0, len(items), 64):
             chunk = items[start : start + 64]
@@ -161,7 +162,8 @@ class _Looked(FeatureSource):
 
 
 def _only_pictures(processor: Processor, picture: Picture) -> Encoded:
-    return processor.encode_pair(Sample(id=picture.hash, pictures=(picture,), origin=Origin(source="picture")), "")
+    # without a side text: a model that only writes has no text encoder
+    return replace(processor.encode_pair(Sample(id=picture.hash, pictures=(picture,), origin=Origin(source="picture")), ""), texts=())
 
 
 def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], end: int, pad: int) -> list[tuple[list[int], list[float]]]:
@@ -224,19 +226,26 @@ def write_golden(folder: Path, answerer: LocalAnswerer, samples: Sequence[Sample
     target = folder / "golden"
     target.mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for number, answer in enumerate(answerer.answer([Request(sample=s, decoding=Decoding(max_tokens=max_tokens)) for s in samples])):
-        sample = next(s for s in samples if s.id == answer.sample)
+    for number, sample in enumerate(samples):
+        [answer] = answerer.answer([Request(sample=sample, decoding=Decoding(max_tokens=max_tokens))])
         files = []
         for index, picture in enumerate(sample.pictures):
             assert isinstance(picture.data, bytes)
             files.append(f"{number:02d}-{index}.bin")
             (target / files[-1]).write_bytes(picture.data)
-        turns = [
-            {"role": turn.role, "text": sample.text(i), "shows": [item.picture for item in turn.items if isinstance(item, Show)]}
-            for i, turn in enumerate(sample.turns)
-        ]
+        turns = [{"role": turn.role, "items": [_plain(item) for item in turn.items]} for turn in sample.turns]
         rows.append({"pictures": files, "turns": turns, "tokens": list(answer.tokens), "logps": list(answer.logps), "text": answer.text})
     (target / "requests.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _plain(item: Item) -> str | int:
+    """An item of a golden turn as JSON: text, or the number of the picture that is shown."""
+    assert isinstance(item, Text | Show), "the prompt was encoded: it holds nothing else"
+    return item.text if isinstance(item, Text) else item.picture
+
+
+def _item(plain: str | int) -> Item:
+    return Text(text=plain) if isinstance(plain, str) else Show(picture=plain)
 
 
 @torch.no_grad()
@@ -254,10 +263,11 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
             )
         )
     differences: list[float] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    device = next(model.parameters()).device
+    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
         row = json.loads(line)
         pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
-        turns = tuple(Turn(role=t["role"], items=(*(Show(picture=i) for i in t["shows"]), Text(text=t["text"]))) for t in row["turns"])
+        turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])
         encoded = processor.encode(Sample(id="golden", pictures=pictures, turns=turns, origin=Origin(source="golden")), answer=False)
         tokens = torch.tensor(row["tokens"])
         forced = replace(
@@ -270,9 +280,9 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
             weights=torch.ones(len(tokens)).numpy(),
             pair_of=torch.zeros(len(tokens), dtype=torch.int64).numpy(),
         )
-        with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            logp = model(processor.collate([[forced]]), ask="write").logp
-        differences += (logp - torch.tensor(row["logps"])).abs().tolist()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            logp = model(to_device(processor.collate([[forced]]), device), ask="write").logp
+        differences += (logp.cpu() - torch.tensor(row["logps"])).abs().tolist()
     mean = sum(differences) / max(1, len(differences))
     if mean > GOLDEN_TOLERANCE[precision]:
         raise Refused(

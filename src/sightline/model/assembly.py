@@ -78,6 +78,9 @@ class ModelConfig(Config):
             raise ValueError(f"encoders need different names, found {names}")
         if len(names) > 1:
             raise ValueError("several encoders need a combine part, which this version does not have")
+        unseen = sorted(set(self.tiler.roles if self.tiler else ()) - {role for encoder in self.encoders for role in encoder.sees}) if self.encoders else []
+        if unseen:
+            raise ValueError(f"no encoder sees {', '.join(unseen)}: add the role to `sees`")
         if self.text_encoder is not None and not self.encoders:
             raise ValueError("a text_encoder is compared with encoders: add one")
         return self

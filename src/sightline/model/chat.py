@@ -100,16 +100,20 @@ def chat_format(name: str) -> ChatFormat:
 
 def template(chat: ChatFormat) -> str:
     """The same format as a Jinja chat template, for other engines (`chat_template.jinja`)."""
-    quote = lambda text: "{{ " + repr(text).replace("\\n", "\\n") + " }}" if text else ""  # noqa: E731
     content = "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% else %}<image>{% endif %}{% endfor %}{% endif %}"
     default = (
-        f"{{% if messages[0]['role'] != 'system' %}}{quote(chat.system.before + chat.default_system + chat.system.after)}{{% endif %}}"
+        f"{{% if messages[0]['role'] != 'system' %}}{_literal(chat.system.before + chat.default_system + chat.system.after)}{{% endif %}}"
         if chat.default_system
         else ""
     )
     branch = "".join(
-        f"{{% {word} m['role'] == '{role}' %}}{quote(around.before)}{content}{quote(tail + around.after)}"
+        f"{{% {word} m['role'] == '{role}' %}}{_literal(around.before)}{content}{_literal(tail + around.after)}"
         for word, role, around, tail in (("if", "system", chat.system, ""), ("elif", "user", chat.user, ""), ("elif", "assistant", chat.assistant, chat.end))
     )
-    prompt = f"{{% if add_generation_prompt %}}{quote(chat.assistant.before)}{{% endif %}}"
-    return f"{quote(chat.begin)}{default}{{% for m in messages %}}{branch}{{% endif %}}{{% endfor %}}{prompt}"
+    prompt = f"{{% if add_generation_prompt %}}{_literal(chat.assistant.before)}{{% endif %}}"
+    return f"{_literal(chat.begin)}{default}{{% for m in messages %}}{branch}{{% endif %}}{{% endfor %}}{prompt}"
+
+
+def _literal(text: str) -> str:
+    """Jinja that writes this text; its string literals escape as Python's do."""
+    return "{{ " + repr(text) + " }}" if text else ""

@@ -127,7 +127,7 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
             )
         )
     try:
-        config = ModelConfig.model_validate_json(json.dumps(head["model"]))
+        config = ModelConfig.model_validate_json(json.dumps(head.get("model")))
     except ValidationError as error:
         raise Refused(
             Problem(
@@ -138,7 +138,8 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
                 fix="load it with the version that made it",
             )
         ) from None
-    tokenizer = TextTokenizer.load(folder, config.chat_format().end)
+    chat = config.chat_format()
+    tokenizer = TextTokenizer.load(folder, chat.end, chat.controls)
     weightless = without_checkpoints(config)
     model = Model(weightless)
     fill(model, read_tensors(folder), str(folder))
@@ -213,7 +214,9 @@ def model_folder(path: Path) -> Path:
         return path
     if (path / "model" / INDEX).is_file():
         return path / "model"
-    stages = sorted(folder for folder in (path / "stages").glob("*/model") if (folder / INDEX).is_file())
+    # the graph knows the last stage of the last run; the folder may hold stages that the recipe no longer has
+    nodes = json.loads((path / "graph.json").read_text(encoding="utf-8")) if (path / "graph.json").is_file() else []
+    stages = [path / node["artifact"] for node in nodes if node["name"].startswith("stages/") and (path / node["artifact"] / INDEX).is_file()]
     if not stages:
         raise Refused(
             Problem(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sightline.errors import Problem, Refused
 from sightline.model import hub_layout
 from sightline.model.batch import Features, Pictures
-from sightline.model.encoders import EncoderConfig, Read
+from sightline.model.encoders import GEOMETRY, EncoderConfig, Read
 
 
 class TransformersEncoder(nn.Module):
@@ -66,7 +66,7 @@ class TransformersEncoder(nn.Module):
         return Features(values=kept.reshape(-1, kept.shape[-1]), grids=(grid,) * len(crops))
 
     def _hidden(self, crops: Tensor, read: Read) -> Tensor:
-        if read.layer == -1 and self.config.block()["model_type"] in ("resnet", "convnext"):
+        if not GEOMETRY[self.config.block()["model_type"]].layers:
             return self.tower(crops.contiguous(memory_format=torch.channels_last)).last_hidden_state
         result = self.tower(crops, output_hidden_states=True)
         hidden = result.hidden_states[read.layer]

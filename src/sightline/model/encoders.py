@@ -20,6 +20,8 @@ ENCODER = Family("encoder", default="transformers")
 
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_VIT = ("hidden_size", "patch_size", "image_size")
 
 
 class Read(Config):
@@ -62,14 +64,20 @@ class _Geometry:
     """(columns, rows) of a crop of (width, height) px."""
     mean_std: tuple[tuple[float, float, float], tuple[float, float, float]] = _HALF
     """Normalisation where neither recipe nor checkpoint states one, per band, 0..1."""
+    settings: tuple[str, ...] = ("hidden_size", "patch_size")
+    """Keys of the config that the geometry is made from."""
+    one_size: bool = False
+    """Crops must have the config's `image_size`: the positions are learnt for it."""
+    layers: bool = True
+    """Whether layers before the last have the last one's grid, and a final normalisation follows them."""
 
 
 GEOMETRY: dict[str, _Geometry] = {
-    "clip_vision_model": _Geometry(lead=1, width="hidden_size", grid=_patches, mean_std=_CLIP),
-    "siglip_vision_model": _Geometry(lead=0, width="hidden_size", grid=_patches),
-    "dinov2": _Geometry(lead=1, width="hidden_size", grid=_patches, mean_std=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
-    "resnet": _Geometry(lead=0, width="hidden_sizes", grid=_resnet),
-    "convnext": _Geometry(lead=0, width="hidden_sizes", grid=_convnext, mean_std=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+    "clip_vision_model": _Geometry(lead=1, width="hidden_size", grid=_patches, mean_std=_CLIP, settings=_VIT, one_size=True),
+    "siglip_vision_model": _Geometry(lead=0, width="hidden_size", grid=_patches, settings=_VIT, one_size=True),
+    "dinov2": _Geometry(lead=1, width="hidden_size", grid=_patches, mean_std=_IMAGENET),
+    "resnet": _Geometry(lead=0, width="hidden_sizes", grid=_resnet, settings=("hidden_sizes",), layers=False),
+    "convnext": _Geometry(lead=0, width="hidden_sizes", grid=_convnext, mean_std=_IMAGENET, settings=("hidden_sizes", "depths"), layers=False),
 }
 """Model types whose token grid is known from sizes alone."""
 
@@ -113,14 +121,28 @@ class EncoderConfig(Config):
 
     def block(self) -> dict[str, Any]:
         """The vision config as plain data."""
-        return hub_layout.config_block(self.checkpoint, self.config, self.path, sub="vision_config")
+        block = hub_layout.config_block(self.checkpoint, self.config, self.path, sub="vision_config")
+        known = GEOMETRY.get(block["model_type"])
+        return hub_layout.completed(block, known.settings, self.path) if known else block
 
     def resolve(self) -> EncoderConfig:
         """The Config with everything that the checkpoint says copied in; what is saved with a model."""
         block = self.block()
         folder = hub_layout.find(self.checkpoint) if self.checkpoint else None
         settings = hub_layout.read_json(folder / "preprocessor_config.json") if folder and (folder / "preprocessor_config.json").is_file() else {}
-        mean, std = self._geometry(block).mean_std
+        geometry = self._geometry(block)
+        mean, std = geometry.mean_std
+        partial = [read for read in (self.read(), *self.reads.values()) if read.layer != -1 or read.final_norm]
+        if partial and not geometry.layers:
+            raise Refused(
+                Problem(
+                    code="model/layer-not-read",
+                    place=self.path,
+                    found=f"layer {partial[0].layer}, final_norm {partial[0].final_norm} of a {block['model_type']}",
+                    allowed="layer -1 without final_norm: its other layers have other grids",
+                    fix="remove layer and final_norm",
+                )
+            )
         return self.model_copy(
             update={
                 "config": block,
@@ -153,6 +175,16 @@ class EncoderConfig(Config):
         """Tokens of one crop of width x height px, as the consumer sees them."""
         block = self.block()
         geometry = self._geometry(block)
+        if geometry.one_size and (width, height) != (block["image_size"],) * 2:
+            raise Refused(
+                Problem(
+                    code="model/crop-size",
+                    place=self.path,
+                    found=f"crops of {width}x{height} px",
+                    allowed=f"{block['image_size']}x{block['image_size']}: a {block['model_type']} has learnt positions",
+                    fix=f"tiler.size: {block['image_size']}",
+                )
+            )
         columns, rows = geometry.grid(block, width, height)
         registers = block.get("num_register_tokens", 0)
         return Grid(columns=columns, rows=rows, lead=geometry.lead + registers if self.read(consumer).lead == "keep" else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,15 @@ def config_block(checkpoint: str | None, config: dict[str, Any] | None, place: s
     return {key: value for key, value in block.items() if key not in _PLAIN_CONFIG_KEYS}
 
 
+def completed(block: dict[str, Any], keys: Iterable[str], place: str) -> dict[str, Any]:
+    """The block with these settings as transformers has them where it leaves them out: a published config may state only what differs from the defaults."""
+    absent = [key for key in keys if key not in block]
+    if not absent:
+        return block
+    whole = transformers_config(block, place).to_dict()
+    return block | {key: list(whole[key]) if isinstance(whole[key], tuple) else whole[key] for key in absent}
+
+
 def transformers_config(block: dict[str, Any], place: str) -> PreTrainedConfig:
     """The transformers config object of a block; Refused with the reason where transformers does not take it."""
     from transformers import AutoConfig
@@ -89,6 +99,8 @@ def transformers_config(block: dict[str, Any], place: str) -> PreTrainedConfig:
 
 def load_weights(factory: Any, checkpoint: str, config: PreTrainedConfig, place: str) -> nn.Module:
     """`factory.from_pretrained` that never runs code of the checkpoint and refuses missing keys and wrong shapes, all listed."""
+    from safetensors import SafetensorError
+
     folder = find(checkpoint)
     if folder is None:
         raise Refused(
@@ -111,12 +123,12 @@ def load_weights(factory: Any, checkpoint: str, config: PreTrainedConfig, place:
             ignore_mismatched_sizes=True,
             dtype="float32",
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise Refused(
             Problem(
                 code="model/checkpoint-not-read",
                 place=f"{place} ({folder})",
-                found=str(error).splitlines()[0],
+                found=f"{type(error).__name__}: {error}".splitlines()[0],
                 allowed="safetensors weights of this architecture",
                 fix="fetch the checkpoint again",
             )

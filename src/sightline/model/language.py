@@ -27,7 +27,8 @@ class LanguageModelConfig(Config):
 
     def block(self) -> dict[str, Any]:
         """The config as plain data (the text part of a composite)."""
-        return hub_layout.config_block(self.checkpoint, self.config, "language_model", sub="text_config")
+        block = hub_layout.config_block(self.checkpoint, self.config, "language_model", sub="text_config")
+        return hub_layout.completed(block, ("hidden_size",), "language_model")
 
     def resolve(self, vocabulary: int | None = None) -> LanguageModelConfig:
         """The Config with the checkpoint's block copied in, `vocab_size` from a trained tokenizer where given."""

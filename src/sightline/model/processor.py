@@ -24,6 +24,9 @@ from sightline.model.tokens import TextTokenizer
 from sightline.samples.pictures import pixels
 from sightline.samples.sample import Item, Picture, Sample, Show, Text, Turn
 
+CROP_BYTES = 512 << 20
+"""Decoded crops that a processor keeps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
@@ -78,6 +81,8 @@ class Processor:
         self.tokenizer = tokenizer
         self.chat = config.chat_format()
         self._measures: dict[tuple[int, int, int], Measure] = {}
+        self._cut: dict[str, tuple[torch.Tensor, ...]] = {}
+        self._cut_bytes = 0
 
     # Sample -> pieces
 
@@ -357,8 +362,20 @@ class Processor:
         picture_of = torch.tensor([index for index, tiling in enumerate(tilings) for _ in tiling.crops], dtype=torch.int64)
         if features is not None and table:
             return Pictures(tilings=tilings, picture_of=picture_of, features=features([picture.hash for picture, _, _ in table]))
-        crops = tuple(_oriented(torch.from_numpy(crop), turn) for picture, measure, turn in table for crop in cut(pixels(picture, root), measure.tiling))
+        crops = tuple(_oriented(crop, turn) for picture, measure, turn in table for crop in self._crops(picture, measure, root))
         return Pictures(tilings=tilings, picture_of=picture_of, pixels=crops)
+
+    def _crops(self, picture: Picture, measure: Measure, root: Path | None) -> tuple[torch.Tensor, ...]:
+        """Crops of a picture, kept in memory up to CROP_BYTES: small sets are decoded once and not once an epoch."""
+        key = f"{picture.hash}:{hash(measure.tiling)}"
+        found = self._cut.get(key)
+        if found is None:
+            found = tuple(torch.from_numpy(crop) for crop in cut(pixels(picture, root), measure.tiling))
+            size = sum(crop.nbytes for crop in found)
+            if self._cut_bytes + size <= CROP_BYTES:
+                self._cut[key] = found
+                self._cut_bytes += size
+        return found
 
     # tokens -> text
 

@@ -6,7 +6,6 @@ view = a resampled copy of the picture; crop = a window of a view, what an encod
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -24,6 +23,8 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_MOST = 64
+"""Views up to this many times their canvas are resampled whole. Under `fit: crop` the long side of a narrow picture may be millions of px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,20 +150,23 @@ def _columns(crop: Crop) -> slice:
 
 
 def _draw(picture: np.ndarray, view: View) -> np.ndarray:
-    whole = view.source is None and view.resized == (picture.shape[1], picture.shape[0])
-    if whole and view.canvas == view.resized and view.offset == (0, 0):
+    height, width = picture.shape[:2]
+    if view.source is None and view.resized == view.canvas == (width, height) and view.offset == (0, 0):
         return picture
-    drawn = picture if whole else np.asarray(Image.fromarray(picture).resize(view.resized, _FILTERS[view.filter], box=view.source))
-    if view.canvas == view.resized and view.offset == (0, 0):
+    (x, y), (w, h) = view.offset, view.resized
+    x0, y0, x1, y1 = max(0, x), max(0, y), min(view.canvas[0], x + w), min(view.canvas[1], y + h)
+    source = Image.fromarray(picture)
+    if w * h <= _MOST * view.canvas[0] * view.canvas[1]:
+        drawn = np.asarray(source.resize(view.resized, _FILTERS[view.filter], box=view.source))[y0 - y : y1 - y, x0 - x : x1 - x]
+    else:
+        # the box of what the canvas shows; filters read past it into the picture, so this is the same window up to rounding between the two passes
+        left, top, right, bottom = view.source or (0, 0, width, height)
+        across, down = (right - left) / w, (bottom - top) / h
+        box = (left + (x0 - x) * across, top + (y0 - y) * down, min(right, left + (x1 - x) * across), min(bottom, top + (y1 - y) * down))
+        drawn = np.asarray(source.resize((x1 - x0, y1 - y0), _FILTERS[view.filter], box=box))
+    if drawn.shape[:2] == view.canvas[::-1]:
         return drawn
     canvas = np.empty((view.canvas[1], view.canvas[0], picture.shape[2]), np.uint8)
     canvas[:] = np.asarray(view.fill, np.uint8)
-    x, y = view.offset
-    x0, y0, x1, y1 = max(0, x), max(0, y), min(view.canvas[0], x + drawn.shape[1]), min(view.canvas[1], y + drawn.shape[0])
-    canvas[y0:y1, x0:x1] = drawn[y0 - y : y1 - y, x0 - x : x1 - x]
+    canvas[y0:y1, x0:x1] = drawn
     return canvas
-
-
-def counts(grids: Sequence[Grid]) -> list[int]:
-    """Tokens of each crop."""
-    return [grid.count for grid in grids]

@@ -17,18 +17,22 @@ _MEMO = 200_000
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with its end and pad tokens. Encoding of repeated texts is remembered."""
+    """A `tokenizer.json` with its end and pad tokens. `controls`: further tokens that no text of a sample may write. Encoding of repeated texts is remembered."""
 
-    def __init__(self, document: str, end: str, pad: str, place: str = "tokenizer") -> None:
+    def __init__(self, document: str, end: str, pad: str, place: str = "tokenizer", controls: Iterable[str] = ()) -> None:
         self.document = document
         self.end, self.pad = end, pad
-        self._controls = Tokenizer.from_str(document)
-        self._plain = Tokenizer.from_str(document)
-        self._plain.encode_special_tokens = True
+        try:
+            self._tokenizer = Tokenizer.from_str(_as_special(document, {end, pad, *controls}))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise Refused(
+                Problem(code="model/broken-tokenizer", place=place, found=str(error), allowed="a tokenizer.json that tokenizers reads", fix="fetch it again")
+            ) from None
+        self._tokenizer.encode_special_tokens = True
         self._memo: dict[str, list[int]] = {}
         self.hash = sha256_bytes(document.encode())
         problems = []
-        if self._controls.token_to_id(end) is None:
+        if self._tokenizer.token_to_id(end) is None:
             problems.append(
                 Problem(
                     code="model/no-end-token",
@@ -38,7 +42,7 @@ class TextTokenizer:
                     fix="choose the chat format of this tokenizer",
                 )
             )
-        if self._controls.token_to_id(pad) is None:
+        if self._tokenizer.token_to_id(pad) is None:
             problems.append(
                 Problem(
                     code="model/no-pad-token",
@@ -58,19 +62,30 @@ class TextTokenizer:
                     fix="name another pad token in tokenizer_config.json, for example an unused special token",
                 )
             )
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        problems += [
+            Problem(
+                code="model/control-is-a-word",
+                place=place,
+                found=f"{token!r} is an ordinary word of the vocabulary",
+                allowed="an added token, which no text can write",
+                fix="list it under added_tokens",
+            )
+            for token in dict.fromkeys((end, *controls))
+            if token not in added and self._tokenizer.token_to_id(token) is not None
+        ]
         if problems:
             raise Refused(problems)
         self.end_id, self.pad_id = self.control(end), self.control(pad)
-        self._comma = self._plain.encode("x,", add_special_tokens=False).ids[-1]
 
     @property
     def size(self) -> int:
         """Rows that an embedding needs: largest id + 1."""
-        return max(self._controls.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def control(self, token: str) -> int:
         """Id of a control token; Refused where the tokenizer lacks it."""
-        found = self._controls.token_to_id(token)
+        found = self._tokenizer.token_to_id(token)
         if found is None:
             raise Refused(
                 Problem(
@@ -87,18 +102,19 @@ class TextTokenizer:
         """Ids of plain text; the name of a control token inside it is text."""
         found = self._memo.get(text)
         if found is None:
-            found = self._plain.encode(text, add_special_tokens=False).ids
+            found = self._tokenizer.encode(text, add_special_tokens=False).ids
             if len(self._memo) < _MEMO:
                 self._memo[text] = found
         return found
 
     def decode(self, ids: Iterable[int], controls: bool = False) -> str:
         """Text of ids; control tokens are left out unless asked for."""
-        return self._controls.decode(list(ids), skip_special_tokens=not controls)
+        return self._tokenizer.decode(list(ids), skip_special_tokens=not controls)
 
     def piece(self, token: int) -> str:
         """One token as it stands in a text, its leading space included; the name of a control token."""
-        return self._controls.decode([self._comma, token], skip_special_tokens=False)[1:]
+        before = len(self.decode([self.end_id], controls=True))
+        return self.decode([self.end_id, token], controls=True)[before:]
 
     def split_controls(self, text: str, controls: Iterable[str]) -> list[tuple[bool, str]]:
         """Split a format's text into (is a control token, part)."""
@@ -115,15 +131,15 @@ class TextTokenizer:
             "eos_token": self.end,
             "pad_token": self.pad,
             "clean_up_tokenization_spaces": False,
-            "add_prefix_space": False,
+            "add_prefix_space": bool((json.loads(self.document)["pre_tokenizer"] or {}).get("add_prefix_space")),
         }
         write_json(folder / "tokenizer_config.json", settings)
         if chat_template is not None:
             write_text(folder / "chat_template.jinja", chat_template)
 
     @classmethod
-    def load(cls, folder: Path, end: str | None = None) -> TextTokenizer:
-        """From a folder in the Hugging Face layout; `end` overrides the end token (the chat format's)."""
+    def load(cls, folder: Path, end: str | None = None, controls: Iterable[str] = ()) -> TextTokenizer:
+        """From a folder in the Hugging Face layout; `end` overrides the end token (the chat format's), `controls` are the other tokens that the format writes."""
         place = str(folder / "tokenizer.json")
         if not (folder / "tokenizer.json").is_file():
             raise Refused(
@@ -152,7 +168,15 @@ class TextTokenizer:
                     fix="set eos_token, or name the chat format that ends answers",
                 )
             )
-        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), end, named("pad_token") or PAD, place)
+        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), end, named("pad_token") or PAD, place, controls)
+
+
+def _as_special(document: str, controls: set[str]) -> str:
+    """The document with these added tokens marked as special: published ones are not always, and only special ones can be kept out of plain text."""
+    said = json.loads(document)
+    for token in said["added_tokens"]:
+        token["special"] = token["special"] or token["content"] in controls
+    return json.dumps(said, ensure_ascii=False)
 
 
 def _split(text: str, control: str) -> list[tuple[bool, str]]:
@@ -191,4 +215,4 @@ def train_tokenizer(texts: Iterable[str], size: int, chat: ChatFormat) -> TextTo
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return TextTokenizer(tokenizer.to_str(), chat.end, PAD)
+    return TextTokenizer(tokenizer.to_str(), chat.end, PAD, controls=chat.controls)

@@ -13,8 +13,8 @@ from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_bytes
 from sightline.samples.sample import Picture
 
-MAX_PIXELS = 200_000_000
-"""Pictures above this are refused before decoding: a few kB can hold gigabytes."""
+MAX_PIXELS = 178_000_000
+"""Pictures above this are refused before decoding: a few kB can hold gigabytes. Pillow itself refuses from 178,956,971 on."""
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 
@@ -31,7 +31,9 @@ def _open(data: bytes, place: str) -> Image.Image:
         raise _refuse(
             "not-a-picture", place, f"{len(data)} bytes that begin with {data[:8]!r}", ", ".join(FORMATS), "replace the file by the original picture"
         ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _refuse("picture-too-large", place, str(error), f"at most {MAX_PIXELS} px", "tile the picture first") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise _refuse("broken-picture", place, str(error), "a picture that decodes", "fetch the file again") from None
     if opened.width * opened.height > MAX_PIXELS:
         raise _refuse("picture-too-large", place, f"{opened.width}x{opened.height} px", f"at most {MAX_PIXELS} px", "tile the picture first")
@@ -64,7 +66,8 @@ def read_picture(path: Path, place: str = "") -> Picture:
 def _upright(opened: Image.Image, place: str) -> Image.Image:
     try:
         opened.load()
-        return ImageOps.exif_transpose(opened)
+        ImageOps.exif_transpose(opened, in_place=True)  # a copy would hold a large picture twice
+        return opened
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         raise _refuse("broken-picture", place, f"decoding stopped: {error}", "a whole picture", "fetch the file again") from None
 
@@ -91,7 +94,7 @@ def decode(data: bytes, place: str) -> np.ndarray:
             upright = Image.alpha_composite(Image.new("RGBA", layered.size, (255, 255, 255, 255)), layered)
         if upright.mode in ("I;16", "I", "F"):
             raise _refuse("unsupported-depth", place, f"pixel mode {upright.mode}", "8 bits a band", "convert the picture to 8 bits")
-        return np.asarray(upright.convert("RGB"))
+        return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def pixels(picture: Picture, root: Path | None = None) -> np.ndarray:

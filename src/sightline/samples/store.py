@@ -161,7 +161,7 @@ class Store:
 
     def _findings(self) -> list[tuple[Problem, int | None]]:
         """Problems, each with the number of the refused row, or None."""
-        lines = [json.loads(line) for line in (self.path / "problems.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in filter(None, (self.path / "problems.jsonl").read_text(encoding="utf-8").split("\n"))]
         return [(Problem(**{key: value for key, value in line.items() if key != "refusal"}), line["refusal"]) for line in lines]
 
     def _group(self, row: int) -> tuple[_Group, int]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from sightline.model.processor import FeatureSource, Processor
 from sightline.model.vlm import Model
 from sightline.progress import Progress
 from sightline.samples.sample import Sample
-from sightline.train.objectives import Losses, Objective
+from sightline.train.objectives import Objective
 from sightline.train.stage import Prepared, StageConfig
 
 CHECK_AFTER = 3
@@ -178,7 +177,7 @@ def _mark(tensor: torch.Tensor) -> tuple[float, float]:
 def train(
     model: Model, prepared: Prepared, objective: Objective, feed: Feed, stage: StageConfig, record: Callable[[dict[str, Any]], None], label: str
 ) -> Outcome:
-    """Run a stage. `record` receives flat events (step, loss terms, rate, norm). Refused on a non-finite loss, naming the rows."""
+    """Run a stage. `record` receives flat events (step, loss terms, rate, norm). Refused on a non-finite loss or gradient, naming the rows."""
     total = stage.total_steps(feed.per_epoch)
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(prepared.groups, betas=stage.betas, fused=True)
@@ -197,11 +196,12 @@ def train(
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=stage.precision == "bfloat16"):
                     losses = objective(model, to_device(batch, device))
                 loss = torch.stack([value / counts[term] for term, value in losses.sums.items()]).sum()
-                _refuse_non_finite(loss, losses, batch, stage.name, step)
+                _refuse_non_finite("loss", {"loss": loss, **losses.sums}, [batch], f"stage {stage.name}, step {step}")
                 loss.backward()
                 for term, value in losses.sums.items():
                     terms[term] = terms.get(term, 0.0) + value.item() / counts[term]
             norm = nn.utils.clip_grad_norm_(prepared.trained.values(), stage.clip)
+            _refuse_non_finite("gradient", {"norm": norm}, batches, f"stage {stage.name}, step {step}")
             optimizer.step()
             if step + 1 == CHECK_AFTER:
                 unread = check.run(stage.name)
@@ -229,17 +229,17 @@ def _total(counts: list[dict[str, float]]) -> dict[str, float]:
     return {term: sum(count[term] for count in counts) for term in counts[0]}
 
 
-def _refuse_non_finite(loss: torch.Tensor, losses: Losses, batch: Batch, stage: str, step: int) -> None:
-    if math.isfinite(loss.item()):
+def _refuse_non_finite(what: str, values: Mapping[str, torch.Tensor], batches: list[Batch], place: str) -> None:
+    """Refused with the rows of `batches` where a loss, or the norm of a gradient that is not applied yet, is no number."""
+    if torch.stack([value.detach() for value in values.values()]).isfinite().all():
         return
-    rows = ", ".join(f"{source}:{row}" for source, row, _ in batch.rows[:16])
-    terms = {name: value.item() for name, value in losses.sums.items()}
+    rows = ", ".join(f"{source}:{row}" for source, row, _ in [row for batch in batches for row in batch.rows][:16])
     raise Refused(
         Problem(
-            code="train/non-finite-loss",
-            place=f"stage {stage}, step {step}",
-            found=f"{terms} on rows {rows}",
-            allowed="finite losses and at least one answer token per step",
+            code=f"train/non-finite-{what}",
+            place=place,
+            found=", ".join(f"{name} {value.item():g}" for name, value in values.items()) + f" on rows {rows}",
+            allowed="a finite loss and gradient, and at least one answer token per step",
             fix="look at these rows (sightline data show), lower the learning rate, or use precision: float32",
         )
     )

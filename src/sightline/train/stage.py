@@ -44,7 +44,7 @@ class PartTraining(Config):
 class StageConfig(Config):
     """One training stage. A part that is not named under `train` is frozen."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
     """Its name; later stages start from it by this name."""
     model: str | None = None
     """Which of `models:` it trains; not needed with one model."""

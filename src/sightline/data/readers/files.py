@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sightline.errors import Problem, Refused
 
@@ -16,6 +17,11 @@ DEPTH = 4
 """Folders below the given one that are searched for a known layout."""
 HEAD = 1 << 16
 """Bytes of a file that `recognise` looks at."""
+LONGEST_NAME = 255
+"""Bytes of one step of a path: what file systems hold."""
+LONGEST_PATH = 2000
+"""Bytes of a path inside a data set."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Problem:
@@ -35,13 +41,40 @@ def read_text(path: Path) -> str:
         ) from None
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text that can be stored as UTF-8 again.
+
+    Raises ValueError (json.JSONDecodeError where there is a place) for broken text, NaN and Infinity, halves of surrogate pairs, numbers and nesting beyond all measure.
+    """
+    try:
+        value = _JSON.decode(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("an escape \\ud800 to \\udfff that is half of a pair") from None
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Refused with line and column when it is not JSON."""
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        fix = "fetch the file again, or mend it at this place"
-        raise Refused(refuse("not-json", f"{path}:{error.lineno}", f"{error.msg} at column {error.colno}", "a JSON file", fix)) from None
+        return parse_json(read_text(path))
+    except ValueError as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
+        raise Refused(refuse("not-json", place, _fault(error), "a JSON file", "fetch the file again, or mend it at this place")) from None
+
+
+def _fault(error: ValueError) -> str:
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def read_json_rows(path: Path) -> list[tuple[str, Any]]:
@@ -55,11 +88,9 @@ def read_json_rows(path: Path) -> list[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            rows.append((f"{path}:{number}", json.loads(line)))
-        except json.JSONDecodeError as error:
-            problems.append(
-                refuse("not-json", f"{path}:{number}", f"{error.msg} at column {error.colno}", "one JSON object a line, or a JSON array", "mend the line")
-            )
+            rows.append((f"{path}:{number}", parse_json(line)))
+        except ValueError as error:
+            problems.append(refuse("not-json", f"{path}:{number}", _fault(error), "one JSON object a line, or a JSON array", "mend the line"))
     if problems:
         raise Refused(problems)
     return rows
@@ -72,7 +103,7 @@ def first_row(path: Path) -> dict[str, Any] | None:
     head = head[1:].lstrip() if head.startswith("[") else head
     try:
         value, _ = json.JSONDecoder().raw_decode(head)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -90,6 +121,8 @@ def within(root: Path, name: object, place: str) -> Path | Problem:
             "a path inside the folder of pictures",
             "correct the path; nothing outside the folder is read",
         )
+    if len(os.fsencode(normal)) > LONGEST_PATH or any(len(os.fsencode(step)) > LONGEST_NAME for step in normal.split("/")):
+        return refuse("picture-name", place, f"{name[:60]!r}.. of {len(name)} characters", f"at most {LONGEST_NAME} bytes between slashes", "name the file")
     return root / normal
 
 

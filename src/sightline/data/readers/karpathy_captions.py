@@ -93,12 +93,13 @@ def _row(image: Any, number: int, place: str, root: Path) -> Row | Problem:
         )
     if any(not sentence["raw"].strip() for sentence in sentences):
         return refuse("empty-caption", place, "a caption without text", "captions with text", "remove the caption")
-    if not isinstance(image.get("filename"), str):
-        return refuse("picture-name", place, f"{image.get('filename')!r} as `filename`", "a relative path", "name the file")
+    for key in ("filename", "filepath", "split"):
+        if not isinstance(image.get(key), str) and (key == "filename" or image.get(key) is not None):
+            return refuse("wrong-shape", place, f"{repr(image.get(key))[:60]} as `{key}`", "text", "mend the row")
     name = _name(image)
     picture = within(root, name, place)
     if isinstance(picture, Problem):
         return picture
-    split = image.get("split", "train")
+    split = image.get("split") or "train"
     data = {"split": "train" if split == _RESTVAL else split, "references": [sentence["raw"] for sentence in sentences]}
     return Row(id=name, place=place, number=str(image.get("imgid", number)), pictures=(str(picture),), data=data)

@@ -34,6 +34,7 @@ PAIRS = (
 CLASSES = "classes.json"
 """A list of {"id", "name", "rgb"?} beside the folders; the name `ignore` marks a number that is no label."""
 LARGEST_UNKNOWN = 0.01
+_LARGEST_NUMBER = 2**31 - 1
 _MASKS = (".png", ".tif", ".tiff", ".bmp", ".gif")
 
 
@@ -99,6 +100,8 @@ class LabelMasks(Reader):
 
     def _palette(self, base: Path) -> Palette:
         if isinstance(self.labels, dict):
+            if strange := [number for number in (*self.labels, *self.ignore) if not _is_number(number)]:
+                raise Refused(refuse("class-number", "labels", str(strange[0])[:60], f"0 to {_LARGEST_NUMBER}", "correct the number"))
             return Palette(names={**self.labels}, ignore=frozenset(self.ignore))
         if self.labels is None:
             file = base / CLASSES
@@ -199,15 +202,24 @@ def label_ids(values: np.ndarray, palette: Palette, ignore: frozenset[int] = fro
 
 def _declared(file: Path) -> Palette:
     listed = read_json(file)
-    if not isinstance(listed, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("id"), int) and isinstance(entry.get("name"), str) for entry in listed
-    ):
-        raise Refused(
-            refuse("wrong-shape", str(file), "no list of classes", '[{"id": 1, "name": "road", "rgb": [255, 0, 0]}, ..]', "mend the file, or pass `labels`")
-        )
+    if not isinstance(listed, list) or not all(map(_is_class, listed)):
+        wrong = next((repr(entry)[:60] for entry in listed if not _is_class(entry)), "") if isinstance(listed, list) else ""
+        allowed = f'[{{"id": 1, "name": "road", "rgb": [255, 0, 0]}}, ..], ids of 0 to {_LARGEST_NUMBER}'
+        raise Refused(refuse("wrong-shape", str(file), wrong or "no list of classes", allowed, "mend the file, or pass `labels`"))
     names = {entry["id"]: entry["name"] for entry in listed if entry["name"] != "ignore"}
     rgb = {tuple(entry["rgb"]): entry["id"] for entry in listed if "rgb" in entry}
     return Palette(names=names, rgb=rgb, ignore=frozenset(entry["id"] for entry in listed if entry["name"] == "ignore"))
+
+
+def _is_class(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not _is_number(entry.get("id")) or not isinstance(entry.get("name"), str):
+        return False
+    rgb = entry.get("rgb", [0, 0, 0])
+    return isinstance(rgb, list) and len(rgb) == 3 and all(_is_number(value) and value < 256 for value in rgb)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_NUMBER
 
 
 def _key(name: str, suffix: str) -> str:

@@ -79,7 +79,8 @@ class LlavaJson(Reader):
             if isinstance(picture, Problem):
                 return picture
             pictures.append(str(picture))
-        unknown = sorted({repr(turn.get("from")) for turn in listed if turn.get("from") not in _ROLES})
+        roles = [turn.get("from") for turn in listed]
+        unknown = sorted({repr(role)[:60] for role in roles if not isinstance(role, str) or role not in _ROLES})
         if unknown:
             return refuse("unknown-role", place, f"from: {', '.join(unknown)}", ", ".join(_ROLES), "rename the role")
         identity = str(value["id"]) if self.ids == "file" and value.get("id") is not None else str(number)

@@ -62,8 +62,11 @@ class OpenaiMessages(Reader):
         messages = value.get("messages") if isinstance(value, dict) else None
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
             return refuse("wrong-shape", place, "a row without a list `messages`", '{"messages": [{"role", "content"}]}', "mend the row")
+        column_of_pictures = value.get("images") or []
+        if not isinstance(column_of_pictures, list):
+            return refuse("wrong-shape", place, f"{str(column_of_pictures)[:60]} as `images`", "a list of paths", "mend the row")
         pictures: list[str | bytes] = []
-        for name in value.get("images") or []:
+        for name in column_of_pictures:
             picture = _source(name, place, root)
             if isinstance(picture, Problem):
                 return picture
@@ -140,8 +143,9 @@ def _content(turn: Turn, sample: Sample, folder: PictureFolder) -> str | list[di
 
 def _parts(message: dict[str, Any], place: str) -> list[tuple[str, Any]] | Problem:
     """(type, text or url) of each part of a message."""
-    if message.get("role") not in _ROLES:
-        return refuse("unknown-role", place, f"role {message.get('role')!r}", ", ".join(_ROLES), "rename the role, or leave the message out")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        return refuse("unknown-role", place, f"role {repr(role)[:60]}", ", ".join(_ROLES), "rename the role, or leave the message out")
     content = message.get("content")
     if isinstance(content, str):
         return [("text", content)]
@@ -191,9 +195,9 @@ def _paths(row: Any) -> Iterator[str]:
     """Pictures that a row names by path."""
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
         return
-    named: list[Any] = list(row.get("images") or [])
+    named: list[Any] = list(row["images"]) if isinstance(row.get("images"), list) else []
     for message in row["messages"]:
-        if isinstance(message, dict) and message.get("role") in _ROLES:
+        if isinstance(message, dict):
             parts = _parts(message, "")
             named.extend(found for kind, found in (parts if isinstance(parts, list) else []) if kind == "image_url")
     yield from (name for name in named if isinstance(name, str) and not name.startswith("data:") and "://" not in name)

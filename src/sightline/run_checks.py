@@ -1,0 +1,176 @@
+"""What a recipe needs of this machine, and of its own parts together: found before any work, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sightline.errors import Problem, Refused, nearest
+from sightline.model import directory, hub_layout
+from sightline.model.assembly import ModelConfig
+from sightline.recipe import Recipe
+from sightline.recipe_source import Loaded
+from sightline.train.objectives import Contrastive
+from sightline.train.stage import StageConfig
+
+
+def refuse_early(loaded: Loaded[Recipe]) -> None:
+    """Refused with everything that would stop a run of this recipe later: absent data, weights and tokenizers, parts that do not exist, models that cannot do what is asked."""
+    recipe = loaded.recipe
+    found = [*absent_data(loaded), *absent_weights(loaded), *_absent_tokenizers(loaded)]
+    for stage in recipe.stages:
+        found += [*_parts(loaded, stage), *_origins(loaded, stage), *_objective(loaded, stage)]
+    found += _evaluations(loaded)
+    if found:
+        raise Refused(replace(problem, severity="refuse") for problem in found)
+
+
+def absent_data(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    """Data to read that is not there, as warnings."""
+    for name, one in loaded.recipe.data.items():
+        for number, step in enumerate(one.read):
+            if step.path is not None and not Path(step.path).exists():
+                yield Problem(
+                    code="run/absent-data",
+                    place=loaded.place(f"data.{name}.read.{number}.path"),
+                    found=f"data.{name}: {step.path} is not there",
+                    allowed="an existing file or folder",
+                    fix=f"data.{name}.read.path=PATH" if len(one.read) == 1 else f"data.{name}.read.{number}.path=PATH",
+                    severity="warn",
+                )
+
+
+def absent_weights(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    """Checkpoints that are not on this machine, as warnings: a model can be planned without them, not trained."""
+    for name, config in loaded.recipe.all_models().items():
+        named = [(f"encoders.{number}", encoder.checkpoint) for number, encoder in enumerate(config.encoders)]
+        named += [("language_model", config.language_model.checkpoint)] if config.language_model else []
+        named += [("text_encoder", config.text_encoder.checkpoint)] if config.text_encoder else []
+        for part, checkpoint in named:
+            if checkpoint is not None and hub_layout.find(checkpoint) is None:
+                yield Problem(
+                    code="run/absent-weights",
+                    place=loaded.place(f"{_model_path(loaded.recipe, name)}.{part}.checkpoint"),
+                    found=f"{checkpoint} is not on this machine",
+                    allowed="a local folder or a cached hub name",
+                    fix=f"download {checkpoint}",
+                    severity="warn",
+                )
+
+
+def tokenizer_folder(config: ModelConfig) -> Path | None:
+    """Where a tokenizer that is not trained by the run lies: its own path, or the language model's checkpoint; None = nowhere on this machine."""
+    checkpoint = config.language_model.checkpoint if config.language_model else None
+    folder = Path(config.tokenizer.path) if config.tokenizer.path else hub_layout.find(checkpoint) if checkpoint else None
+    return folder if folder is not None and (folder / "tokenizer.json").is_file() else None
+
+
+def _model_path(recipe: Recipe, name: str) -> str:
+    return "model" if name == "model" and recipe.model else f"models.{name}"
+
+
+def _absent_tokenizers(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    for name, config in loaded.recipe.all_models().items():
+        awaited = config.language_model is not None and config.language_model.checkpoint is not None and not config.tokenizer.path
+        if not config.tokenizer.train_on and tokenizer_folder(config) is None and not (awaited and any(absent_weights(loaded))):
+            path = _model_path(loaded.recipe, name)
+            yield Problem(
+                code="run/no-tokenizer",
+                place=loaded.place(f"{path}.tokenizer"),
+                found=f"no tokenizer.json in {config.tokenizer.path}"
+                if config.tokenizer.path
+                else f"{path}: no train_on, no path, no checkpoint with a tokenizer",
+                allowed="one of them",
+                fix=f"set {path}.tokenizer.train_on to names of data, or {path}.tokenizer.path",
+            )
+
+
+def _parts(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
+    """Paths under `train` and `init` that name no part of the stage's model."""
+    known = part_paths(loaded.recipe.all_models()[loaded.recipe.model_of(stage)])
+    for field in ("train", "init"):
+        for path in getattr(stage, field):
+            if not any(part == path or part.startswith(path + ".") for part in known):
+                yield Problem(
+                    code="run/no-such-part",
+                    place=loaded.place(f"stages.{loaded.recipe.stages.index(stage)}.{field}.{path}"),
+                    found=f"stages.{stage.name}.{field}: {path}",
+                    allowed=", ".join([*known, *(["encoders"] if "encoders" in " ".join(known) else [])]),
+                    fix=nearest(path, known) or "name a part of the model",
+                )
+
+
+def part_paths(config: ModelConfig) -> list[str]:
+    """Paths of the parts that a model of this Config has."""
+    single = {"connector": config.connector, "language_model": config.language_model, "text_encoder": config.text_encoder}
+    return [*(encoder.path for encoder in config.encoders), *(path for path, part in single.items() if part is not None)]
+
+
+def _origins(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
+    """Origins under `init` that are neither an earlier stage nor a folder with a model."""
+    number = loaded.recipe.stages.index(stage)
+    earlier = [other.name for other in loaded.recipe.stages[:number]]
+    for part, origin in stage.init.items():
+        if origin in earlier:
+            continue
+        try:
+            directory.model_folder(Path(origin))
+        except Refused:
+            later = any(origin == other.name for other in loaded.recipe.stages)
+            yield Problem(
+                code="run/no-origin",
+                place=loaded.place(f"stages.{number}.init.{part}"),
+                found=f"stages.{stage.name}.init.{part}: {origin}" + (" does not come before it" if later else ""),
+                allowed=", ".join(["an earlier stage" + (f" ({', '.join(earlier)})" if earlier else ""), "the folder of a run or of a model"]),
+                fix=nearest(origin, earlier) or "name a stage or a folder",
+            )
+
+
+def _objective(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
+    """Objectives that the stage's model cannot learn, or that cannot be cut into micro-batches."""
+    config = loaded.recipe.all_models()[loaded.recipe.model_of(stage)]
+    objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
+    path = f"stages.{loaded.recipe.stages.index(stage)}"
+    lacking = [need for need in objective.needs if need not in config.abilities]
+    if lacking:
+        yield Problem(
+            code="run/cannot",
+            place=loaded.place(f"{path}.objective"),
+            found=f"stages.{stage.name}: the model can {', '.join(config.abilities) or 'nothing'}",
+            allowed=f"a model that can {', '.join(lacking)}",
+            fix="add the part that gives it: language_model (write), text_encoder (embed)",
+        )
+    if not objective.splits and stage.micro_batch not in (None, stage.batch):
+        yield Problem(
+            code="run/cannot-split",
+            place=loaded.place(f"{path}.micro_batch"),
+            found=f"stages.{stage.name}.micro_batch: {stage.micro_batch}",
+            allowed=f"{stage.batch}: this loss compares all rows of the batch",
+            fix="remove micro_batch",
+        )
+    if isinstance(stage.objective, Contrastive) and stage.objective.tags and config.text_encoder and not config.text_encoder.tags:
+        yield Problem(
+            code="run/no-tags",
+            place=loaded.place(f"{path}.objective.tags"),
+            found=f"stages.{stage.name}: a tag term, and a text_encoder without tags",
+            allowed="text_encoder.tags: true",
+            fix=f"{_model_path(loaded.recipe, loaded.recipe.model_of(stage))}.text_encoder.tags=true",
+        )
+
+
+def _evaluations(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    """Evaluations of a stage whose model does not write."""
+    recipe = loaded.recipe
+    by_name = {stage.name: stage for stage in recipe.stages}
+    for name, one in recipe.evaluate.items():
+        stage = by_name[one.stage] if one.stage else recipe.stages[-1]
+        config = recipe.all_models()[recipe.model_of(stage)]
+        if "write" not in config.abilities:
+            yield Problem(
+                code="run/cannot",
+                place=loaded.place(f"evaluate.{name}.stage"),
+                found=f"evaluate.{name}: the model of stage {stage.name} can {', '.join(config.abilities)}",
+                allowed="a model with a language model",
+                fix="name another stage",
+            )

@@ -1,3 +1,0 @@
-def test_x(world):
-    prepared, outcome, events = world.train(world.model(), world.stage())
-    print(outcome, events)
