@@ -161,7 +161,7 @@ def test_what_is_no_model_directory_is_refused(made: tuple[Model, Processor], tm
         directory.load(tmp_path)
     saved(tmp_path / "a", *made)
     head = json.loads((tmp_path / "a" / "config.json").read_text())
-    for broken in ({**head, "model": {**head["model"], "wings": 2}}, {key: value for key, value in head.items() if key != "model"}):
+    for broken in ({**head, "settings": {**head["settings"], "wings": 2}}, {key: value for key, value in head.items() if key != "parts"}):
         (tmp_path / "a" / "config.json").write_text(json.dumps(broken))
         with pytest.raises(Refused, match=r"model/broken-config at .*config\.json"):
             directory.load(tmp_path / "a")

@@ -94,9 +94,9 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
         {
             "model_type": "sightline",
             "format": FORMAT,
-            "abilities": list(config.abilities),
-            "model": config.model_dump(mode="json"),
             "architectures": ["SightlineModel"],
+            "abilities": list(config.abilities),
+            **_stated(config),
         },
     )
     write_json(
@@ -127,8 +127,8 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
             )
         )
     try:
-        config = ModelConfig.model_validate_json(json.dumps(head.get("model")))
-    except ValidationError as error:
+        config = _understood(head)
+    except (ValidationError, KeyError, TypeError) as error:
         raise Refused(
             Problem(
                 code="model/broken-config",
@@ -145,7 +145,42 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
     fill(model, read_tensors(folder), str(folder))
     if model.language_model is not None:
         model.language_model.prove_logits()
-    return model.eval(), Processor(config, tokenizer), weights_id(hub_layout.read_json(folder / INDEX)["metadata"]["parts"])
+    return model.eval(), Processor(config, tokenizer), _checked_id(folder, model)
+
+
+def _stated(config: ModelConfig) -> dict[str, Any]:
+    """A model's Config as config.json states it: parts by path, then what concerns all of them."""
+    whole = config.model_dump(mode="json")
+    parts = {f"encoders.{encoder['name']}": encoder for encoder in whole.pop("encoders")}
+    for name in ("connector", "layout", "fusion", "language_model", "text_encoder"):
+        part = whole.pop(name)
+        if part is not None:
+            parts[name] = part
+    return {"parts": parts, "settings": whole}
+
+
+def _understood(head: dict[str, Any]) -> ModelConfig:
+    """The Config of a config.json; KeyError, TypeError or ValidationError when it is no such file."""
+    parts = dict(head["parts"])
+    encoders = [parts.pop(path) for path in list(parts) if path.startswith("encoders.")]
+    return ModelConfig.model_validate_json(json.dumps({**head["settings"], **parts, "encoders": encoders}))
+
+
+def _checked_id(folder: Path, model: Model) -> str:
+    """Weights id of what was loaded; Refused where the index says another: a file was exchanged, and answers kept under the id would be another model's."""
+    said, found = hub_layout.read_json(folder / INDEX)["metadata"]["parts"], part_ids(model)
+    changed = [path for path in found if said.get(path) != found[path]]
+    if changed:
+        raise Refused(
+            Problem(
+                code="model/weights-id",
+                place=str(folder / INDEX),
+                found=f"the weights of {', '.join(changed)} are not those that were saved",
+                allowed="files as they were written together",
+                fix="copy the model directory again, whole",
+            )
+        )
+    return weights_id(found)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -33,6 +33,11 @@ class CausalLanguageModel(nn.Module):
         """Decoder layers in depth order."""
         return list(self.model.base_model.layers)
 
+    @property
+    def window(self) -> int | None:
+        """How far back some layers look, in tokens; None = everywhere."""
+        return getattr(self.model.config, "sliding_window", None)
+
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.model.get_input_embeddings()(ids)

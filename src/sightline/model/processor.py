@@ -183,11 +183,22 @@ class Processor:
 
         Raises Refused (with the sample's origin) when it is longer than `max_tokens` or, with answer=True, has no answer token.
         """
-        measures = tuple(self.measure(p.width, p.height, len(sample.pictures)) for p in sample.pictures) if self.config.encoders else ()
+        place = f"{sample.origin.source}:{sample.origin.row or sample.id}"
+        if sample.pictures and not self.config.encoders:
+            raise Refused(
+                Problem(
+                    code="model/cannot-see",
+                    place=place,
+                    found=f"{len(sample.pictures)} pictures",
+                    allowed="text alone: this model has no encoder",
+                    fix="drop the pictures, or add an encoder",
+                )
+            )
+        assert answer or sample.turns[-1].role == "user", "a prompt ends with the user's turn"
+        measures = tuple(self.measure(p.width, p.height, len(sample.pictures)) for p in sample.pictures)
         offsets = np.cumsum([0, *(measure.decoder for measure in measures)]).tolist()
         lines = [self.tokenise(self.pieces(turns, measures, answer), offsets) for turns in conversations(sample)]
         encoded = self._branch(sample, lines, measures)
-        place = f"{sample.origin.source}:{sample.origin.row or sample.id}"
         if encoded.length > self.config.max_tokens:
             raise Refused(
                 Problem(

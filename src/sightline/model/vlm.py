@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sightline.errors import Problem, Refused
 from sightline.model.assembly import ModelConfig
 from sightline.model.attention import allowed
 from sightline.model.batch import Batch, Features, Output, Stream
@@ -52,6 +53,34 @@ class Model(nn.Module):
         self.connector = config.connector.build(channels, config.language_model.width()) if config.connector and config.language_model else None
         self.fusion = config.fusion.build() if config.language_model else None
         self.text_encoder = config.text_encoder.build(channels) if config.text_encoder else None
+        self._refuse_misfits(channels)
+
+    def _refuse_misfits(self, channels: int) -> None:
+        problems = []
+        width = self.config.language_model.width() if self.config.language_model else channels
+        if self.config.encoders and self.connector is None and channels != width:
+            problems.append(
+                Problem(
+                    code="model/no-connector",
+                    place="model.connector",
+                    found=f"encoder tokens of {channels} numbers before a language model of width {width}",
+                    allowed="equal widths, or a connector",
+                    fix="add connector: {kind: mlp, depth: 2}",
+                )
+            )
+        window = self.language_model.window if self.language_model is not None else None
+        if window is not None and self.config.max_tokens > window:
+            problems.append(
+                Problem(
+                    code="model/sliding-window",
+                    place="model.max_tokens",
+                    found=f"{self.config.max_tokens} tokens",
+                    allowed=f"at most {window}: layers of this language model look back no further, and packed samples are masked without a window",
+                    fix=f"model.max_tokens={window}",
+                )
+            )
+        if problems:
+            raise Refused(problems)
 
     @property
     def abilities(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config, Family
-from sightline.model.batch import Batch, SideTexts
+from sightline.model.batch import Batch, SideTexts, empty_pictures, to_device
 from sightline.model.processor import Encoded, Processor
 from sightline.model.vlm import Model
 from sightline.samples.sample import Sample, Text
@@ -229,22 +229,20 @@ class ContrastiveObjective:
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Terms contrastive and, where asked for, tags."""
         assert batch.texts is not None and model.text_encoder is not None
-        pairs, words, picture_of = len(batch.texts.lengths), 0, batch.texts.picture_of
-        if self._tag_texts is not None:
-            words = len(self.words)
-            batch = replace(batch, texts=_join_texts(batch.texts, self._tag_texts))
+        pairs, picture_of = len(batch.texts.lengths), batch.texts.picture_of
         output = model(batch, ask="embed")
         assert output.pictures is not None and output.texts is not None
-        texts, tag_texts = output.texts[:pairs], output.texts[pairs:]
-        similarity = torch.einsum("pqe,xe->pxq", output.pictures[picture_of], texts).amax(-1)
+        similarity = torch.einsum("pqe,xe->pxq", output.pictures[picture_of], output.texts).amax(-1)
         scores = similarity * model.text_encoder.scale.exp().clamp(max=100.0)
         report = {"retrieval": (float((scores.argmax(1) == torch.arange(pairs, device=scores.device)).sum()), float(pairs))}
         sums = {"contrastive": self._contrast(scores, model.text_encoder.bias)}
-        if words and self.config.tags is not None:
+        if self._tag_texts is not None and self.config.tags is not None:
             assert output.tokens is not None and batch.tags is not None
-            seen = torch.einsum("pne,we->pnw", output.tokens, tag_texts).amax(1)
+            # a forward of its own: words are far shorter than captions and would be padded to their length
+            words = model(replace(batch, pictures=empty_pictures(), texts=to_device(self._tag_texts, scores.device)), ask="embed").texts
+            seen = torch.einsum("pne,we->pnw", output.tokens, words).amax(1)
             logits = seen * model.text_encoder.tag_scale.exp() + model.text_encoder.tag_bias
-            sums["tags"] = self.config.tags.weight * binary_cross_entropy_with_logits(logits, batch.tags.to(logits.dtype), reduction="sum") / words
+            sums["tags"] = self.config.tags.weight * binary_cross_entropy_with_logits(logits, batch.tags.to(logits.dtype), reduction="sum") / len(self.words)
         return Losses(sums=sums, report=report)
 
     def _contrast(self, scores: Tensor, bias: Tensor | None) -> Tensor:
@@ -262,18 +260,6 @@ def captions(sample: Sample) -> list[str]:
         if turn.role == "assistant":
             found += ["".join(item.text for item in items if isinstance(item, Text)) for items in (turn.items, *turn.alternatives)]
     return found
-
-
-def _join_texts(first: SideTexts, second: SideTexts) -> SideTexts:
-    """Two sets of side texts as one, padded to the longer."""
-    width = max(first.ids.shape[1], second.ids.shape[1])
-    ids = [torch.nn.functional.pad(texts.ids.to(first.ids.device), (0, width - texts.ids.shape[1]), value=0) for texts in (first, second)]
-    device = first.ids.device
-    return SideTexts(
-        ids=torch.cat(ids),
-        lengths=torch.cat([first.lengths, second.lengths.to(device)]),
-        picture_of=torch.cat([first.picture_of, second.picture_of.to(device)]),
-    )
 
 
 def _refuse_rows(objective: str, rows: list[Sample], allowed: str, fix: str) -> None:

@@ -1,0 +1,176 @@
+"""`make bench`: speed and accuracy, each figure beside its bar. Prints one PASS or FAIL line per figure; exit code 1 when one failed.
+
+Lines that train take minutes to hours. A run that was stopped goes on where it was; delete its folder under `--out` to measure it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from figures import ROOT, Circumstances, Figure, Unmeasured, append, measure, show, table
+from run_bars import caption_figures, question_figures, scores_of, scores_with, seconds_of
+
+from sightline.lineage import write_json
+
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+HELP_SECONDS, PLAN_SECONDS = 0.5, 20.0
+SCENES, CAPTIONS = 8000, 1000
+"""Sizes of the lines `reading` and `scores`: about those of the quickstart's training set and of RSICD's test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all lines are told."""
+
+    out: Path
+    data: Path
+    """Folder of the real data sets."""
+    seeds: int = 3
+    overrides: tuple[str, ...] = ()
+    """Put into every recipe that is run: with any, the figures are not those of the shipped recipes."""
+    program: tuple[str, ...] = (str(Path(sys.executable).with_name("sightline")),)
+
+
+def sightline(bench: Bench, *words: str) -> float:
+    """Seconds of one command, whose messages go on to the terminal. Unmeasured when it fails."""
+    start = time.monotonic()
+    try:
+        ended = subprocess.run([*bench.program, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        raise Unmeasured(f"{bench.program[0]}: {error.strerror}") from error
+    if ended.returncode:
+        raise Unmeasured(f"sightline {words[0]} ended with {ended.returncode}")
+    return time.monotonic() - start
+
+
+def help_time(bench: Bench) -> Iterator[Figure]:
+    """`sightline --help`, best of five."""
+    yield Figure(name="help-time", values=tuple(sightline(bench, "--help") for _ in range(5)), unit="s", most=HELP_SECONDS, take="least")
+
+
+def plan_time(bench: Bench) -> Iterator[Figure]:
+    """`sightline plan --model-only` of the quickstart."""
+    words = ("plan", "--model-only", str(ROOT / "recipes" / "quickstart.yaml"), *bench.overrides)
+    yield Figure(name="plan-time", values=tuple(sightline(bench, *words) for _ in range(bench.seeds)), unit="s", most=PLAN_SECONDS)
+
+
+def quickstart(bench: Bench) -> Iterator[Figure]:
+    """The quickstart from nothing, once per seed on scenes of its own; seed 0 is the shipped recipe."""
+    runs = [bench.out / f"quickstart-{seed}" for seed in range(bench.seeds)]
+    for seed, run in enumerate(runs):
+        seeds = (f"seed={seed}", f"data.scenes.make.scenes.seed={1 + 2 * seed}", f"data.held-out.make.scenes.seed={2 + 2 * seed}")
+        sightline(bench, "run", str(ROOT / "recipes" / "quickstart.yaml"), "--out", str(run), *seeds, *bench.overrides)
+    yield from question_figures("quickstart", [scores_of(run, "questions") for run in runs])
+    yield Figure(name="quickstart time", values=tuple(seconds_of(run) for run in runs), unit="s")
+
+
+def rsicd(bench: Bench) -> Iterator[Figure]:
+    """Captions of real aerial tiles, trained from nothing."""
+    source, run = bench.data / "rsicd", bench.out / "rsicd"
+    if not source.is_dir():
+        raise Unmeasured(f"{source} is not there: give the folder of the data sets with --data")
+    sightline(bench, "run", str(ROOT / "recipes" / "rsicd-from-scratch.yaml"), "--out", str(run), f"data.captions.read.path={source}", *bench.overrides)
+    yield from caption_figures("rsicd", [scores_with(run, "bleu-4")], [seconds_of(run)])
+
+
+@contextmanager
+def _rate(rates: list[float], count: int) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    rates.append(count / (time.monotonic() - start))
+
+
+def reading(bench: Bench, count: int = SCENES) -> Iterator[Figure]:
+    """Scenes made, read by three readers and joined into a store, then visited in random order."""
+    from sightline.data.reading import READER, read_into
+    from sightline.data.scenes import Scenes, make
+
+    making: list[float] = []
+    reads: list[float] = []
+    visits: list[float] = []
+    readers = [READER.table()[kind]() for kind in ("karpathy-captions", "label-masks", "dota")]
+    bench.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bench.out) as scratch:
+        layout = Path(scratch) / "scenes"
+        for number in range(bench.seeds):
+            with _rate(making, count):
+                make(Scenes(count=count, seed=number), layout)
+            with _rate(reads, count):
+                store = read_into(layout, readers, Path(scratch) / "store")  # pyright: ignore[reportArgumentType]
+            with _rate(visits, len(store)):
+                for row in np.random.default_rng(number).permutation(len(store)).tolist():
+                    assert store[row].pictures
+    yield Figure(name="reading make", values=tuple(making), unit="scenes/s", least=200)
+    yield Figure(name="reading read", values=tuple(reads), unit="rows/s", least=200)
+    yield Figure(name="reading visit", values=tuple(visits), unit="rows/s", least=1000, note="in random order")
+
+
+def scores(bench: Bench, count: int = CAPTIONS) -> Iterator[Figure]:
+    """Metrics of captions with five references each, and their intervals."""
+    from sightline.evaluate.metrics import caption_metrics
+
+    words = [f"word{number}" for number in range(500)]
+    times: list[float] = []
+    for seed in range(bench.seeds):
+        rng = np.random.default_rng(seed)
+        said = [[words[number] for number in rng.integers(0, len(words), 12)] for _ in range(6 * count)]
+        references = [said[place + count :: count] for place in range(count)]
+        start = time.monotonic()
+        found = caption_metrics(said[:count], references, range(count), rng)
+        times.append(time.monotonic() - start)
+        assert found["bleu-1"].n == count
+    yield Figure(name="scores captions", values=tuple(times), unit="s", most=10, note=f"{count} captions, 200 resamples")
+
+
+LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "help-time": help_time,
+    "plan-time": plan_time,
+    "reading": reading,
+    "scores": scores,
+    "quickstart": quickstart,
+    "rsicd": rsicd,
+}
+"""Short ones first."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the chosen lines; 1 when a figure failed."""
+    about = "\n".join(f"  {name:12}{' '.join((line.__doc__ or '').split())}" for name, line in LINES.items())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"lines:\n{about}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=list(LINES), metavar="NAME", help="measure this line; may be repeated")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs or repetitions of each figure (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--record", action="store_true", help="append a table to benchmarks/RESULTS.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", metavar="DIR", help="folder of the runs (default: runs/bench)")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR", help="folder of the real data sets")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of every recipe that is run, for trying out")
+    arguments = parser.parse_args(argv)
+    if arguments.seeds < 1:
+        parser.error("--seeds: at least 1")
+    if arguments.record and arguments.set:
+        parser.error("--record: figures with --set are not those of the shipped recipes")
+    bench = Bench(out=arguments.out.resolve(), data=arguments.data.resolve(), seeds=arguments.seeds, overrides=tuple(arguments.set))
+    names = arguments.only or list(LINES)
+    found = show(measure({name: partial(LINES[name], bench) for name in names}))
+    if arguments.json or arguments.record:
+        circumstances = Circumstances.now()
+        if arguments.json:
+            write_json(arguments.json, {**asdict(circumstances), "figures": [figure.record() for figure in found]})
+        if arguments.record:
+            flags = " ".join([*(f"--only {name}" for name in arguments.only or []), f"--seeds {bench.seeds}"])
+            append(RESULTS, table(found, circumstances, f"bench.py {flags}"))
+    return int(any(not figure.passed for figure in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

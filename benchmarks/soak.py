@@ -1,0 +1,127 @@
+"""`make soak`: what is slow to prove. Runs killed at random moments, hostile pictures, recipes and JSON, many rows. One PASS or FAIL line each; exit code 1 when one failed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import hostile_json
+import hostile_pictures
+import hostile_recipes
+import killed_runs
+from figures import ROOT, Figure, measure, show
+from hostile_pictures import Outcome, encoded, peak, sample_picture
+
+ROWS = 20_000
+SHOWN = 10
+"""Faults of a line that are printed in full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soak:
+    """What all lines are told."""
+
+    scratch: Path
+    """A folder that is removed afterwards."""
+    seed: int = 0
+    kills: int = 12
+    tries: int = 60
+    program: tuple[str, ...] = (str(Path(sys.executable).with_name("sightline")),)
+
+
+def judged(name: str, outcomes: Iterable[Outcome]) -> Figure:
+    """One figure: how many hostile inputs misbehaved, which has to be none. Each fault is printed as it is found, up to ten."""
+    count, faults, slowest = 0, 0, 0.0
+    for outcome in outcomes:
+        count += 1
+        slowest = max(slowest, outcome.seconds)
+        if outcome.fault:
+            faults += 1
+            if faults <= SHOWN:
+                print(f"      {name}: {outcome.name}: {outcome.fault}", flush=True)
+    assert count, f"{name} tried nothing"
+    return Figure(name=name, values=(float(faults),), unit="faults", most=0, note=f"{count} tried, the slowest took {slowest:.1f} s")
+
+
+def kill(soak: Soak) -> Iterator[Figure]:
+    """A tiny quickstart killed at random moments and run again."""
+    scratch = _folder(soak, "kill")
+    yield judged("kill", killed_runs.check_all(soak.program, ROOT / "recipes" / "quickstart.yaml", scratch, soak.seed, soak.kills))
+
+
+def pictures(soak: Soak) -> Iterator[Figure]:
+    """Bombs, torn and garbled files, strips, orientations."""
+    yield judged("hostile-pictures", hostile_pictures.check_all(soak.seed, soak.tries))
+
+
+def recipes(soak: Soak) -> Iterator[Figure]:
+    """Alias bombs, huge and deep texts, tags, paths that lead out."""
+    yield judged("hostile-recipes", hostile_recipes.check_all(_folder(soak, "recipes"), soak.seed, soak.tries))
+
+
+def json_files(soak: Soak) -> Iterator[Figure]:
+    """Torn, deep, huge and wrongly typed JSON for every reader."""
+    yield judged("hostile-json", hostile_json.check_all(_folder(soak, "json"), max(2, soak.tries // 3)))
+
+
+def read_many(soak: Soak, rows: int = ROWS) -> Iterator[Figure]:
+    """Many small rows with a picture each: all of them arrive, in bounded memory, at a steady rate."""
+    from sightline.data.reading import read_into
+
+    folder = _folder(soak, "many")
+    (folder / "images").mkdir()
+    for number in range(rows):
+        picture = sample_picture()
+        picture.putpixel((number % 24, number // 24 % 16), (number & 255, number >> 8 & 255, 7))
+        (folder / "images" / f"{number}.png").write_bytes(encoded(picture, "PNG"))
+    talk = [{"from": "human", "value": "<image>\nWhat is there?"}, {"from": "gpt", "value": "a pond"}]
+    lines = (json.dumps({"id": str(number), "image": f"{number}.png", "conversations": talk}) for number in range(rows))
+    (folder / "talks.jsonl").write_text("\n".join(lines))
+    before, start = peak(), time.monotonic()
+    store = read_into(folder, "auto", folder / "store")
+    rate = rows / (time.monotonic() - start)
+    yield Figure(name="read-many rows", values=(float(store.counts()["kept"]),), least=rows, most=rows)
+    yield Figure(name="read-many rate", values=(rate,), unit="rows/s", least=500)
+    yield Figure(name="read-many memory", values=(peak() - before,), unit="MiB", most=512, note="growth of this process")
+
+
+def _folder(soak: Soak, name: str) -> Path:
+    folder = soak.scratch / name
+    folder.mkdir()
+    return folder
+
+
+LINES: dict[str, Callable[[Soak], Iterator[Figure]]] = {
+    "read-many": read_many,
+    "hostile-pictures": pictures,
+    "hostile-recipes": recipes,
+    "hostile-json": json_files,
+    "kill": kill,
+}
+"""What is measured in memory comes first, while the process is small."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the chosen lines; 1 when one failed."""
+    about = "\n".join(f"  {name:18}{' '.join((line.__doc__ or '').split())}" for name, line in LINES.items())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"lines:\n{about}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=list(LINES), metavar="NAME", help="run this line; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    parser.add_argument("--kills", type=int, default=12, metavar="N", help="runs to kill (default: 12)")
+    parser.add_argument("--tries", type=int, default=60, metavar="N", help="garbled variants of each file (default: 60)")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="sightline-soak-") as scratch:
+        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, tries=arguments.tries)
+        found = show(measure({name: partial(LINES[name], soak) for name in arguments.only or LINES}))
+    return int(any(not figure.passed for figure in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
