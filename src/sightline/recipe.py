@@ -117,6 +117,8 @@ class EvaluateConfig(Config):
     """The stage whose model answers; default is the last one."""
     controls: bool = True
     """Also answer without pictures and with shuffled pictures."""
+    gate: float | None = Field(default=None, ge=0, le=1)
+    """What its headline score should reach, 0..1: the report says passed or failed. For scores on the way, such as answers from text before pictures are met."""
     thumbnails: str | None = None
     """Data set on which a linear probe on 32 x 32 thumbnails is trained, printed beside the score."""
     precision: str = Field(default="bfloat16", pattern="^(bfloat16|float32)$")

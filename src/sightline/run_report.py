@@ -6,14 +6,14 @@ import os
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem
 from sightline.evaluate.report import best_of, examples, worst_of, write_report
-from sightline.evaluate.run_facts import PartFacts, Report, ScoreTable, StageFacts
+from sightline.evaluate.run_facts import Gate, PartFacts, Report, ScoreTable, StageFacts
 from sightline.progress import duration
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         seconds=_seconds(events),
         stages=_stages(run, events),
         tables=list(tables.values()),
+        gates=list(_gates(run, tables)),
         worst=worst,
         best=best,
         problems=_left_out(run),
@@ -56,6 +57,19 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         commands=commands,
     )
     write_report(report, run.out)
+
+
+def _gates(run: Run, tables: Mapping[str, ScoreTable]) -> Iterator[Gate]:
+    for name, table in tables.items():
+        config = run.recipe.evaluate[name]
+        if config.gate is not None:
+            metric = table.headline[0]
+            yield Gate(
+                name=f"{name}: {metric}",
+                value=table.scores.metrics[metric].value,
+                wanted=config.gate,
+                meaning=f"after stage {config.stage or run.recipe.stages[-1].name}",
+            )
 
 
 def _lay_out_pictures(folder: Path, requests: list[Any]) -> list[Path]:

@@ -21,11 +21,14 @@ PAIRS, WIDTH, WORDS, PLACES = 5, 16, 3, 7
 
 
 class Given(torch.nn.Module):
-    """Stands in for a model: whatever it is asked, it gives this output."""
+    """Stands in for a model: asked about pictures it gives this output, asked about words alone their vectors."""
 
-    def __init__(self, output: Output, scale: float, bias: float | None = None, tag_scale: float = 1.5, tag_bias: float = -2.0) -> None:
+    def __init__(
+        self, output: Output, scale: float, bias: float | None = None, tag_scale: float = 1.5, tag_bias: float = -2.0, words: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         self.output = output
+        self.words = Output(texts=words)
         self.text_encoder = torch.nn.Module()
         self.text_encoder.scale = torch.nn.Parameter(torch.tensor(scale))
         self.text_encoder.bias = None if bias is None else torch.nn.Parameter(torch.tensor(bias))
@@ -33,7 +36,7 @@ class Given(torch.nn.Module):
         self.text_encoder.tag_bias = torch.nn.Parameter(torch.tensor(tag_bias))
 
     def forward(self, batch: Batch, ask: str) -> Output:
-        return self.output
+        return self.output if batch.pictures.tilings else self.words
 
 
 def unit(generator: torch.Generator, *shape: int) -> torch.Tensor:
@@ -100,14 +103,14 @@ def test_a_picture_that_two_pairs_show_is_encoded_once_and_compared_twice(world)
 def test_tag_term_by_hand(world) -> None:
     generator = torch.Generator().manual_seed(4)
     tokens, words = unit(generator, PAIRS, PLACES, WIDTH), unit(generator, WORDS, WIDTH)
-    output = Output(pictures=unit(generator, PAIRS, 1, WIDTH), texts=torch.cat([unit(generator, PAIRS, WIDTH), words]), tokens=tokens)
+    output = Output(pictures=unit(generator, PAIRS, 1, WIDTH), texts=unit(generator, PAIRS, WIDTH), tokens=tokens)
     named = torch.randint(0, 2, (PAIRS, WORDS), generator=generator).to(torch.uint8)
     objective = Contrastive(tags=Tags(words=("tank", "road", "pond"), weight=2.5)).build()
     objective.prepare([], world.processor)
     batch = replace(pair_batch(world), tags=named)
     logits = np.einsum("pne,we->pnw", tokens.double(), words.double()).max(1) * np.exp(1.5) - 2.0
     wanted = 2.5 * np.mean(np.where(named.numpy() == 1, np.log1p(np.exp(-logits)), np.log1p(np.exp(logits))))
-    found = objective(Given(output, 1.0), batch)  # pyright: ignore[reportArgumentType]
+    found = objective(Given(output, 1.0, words=words), batch)  # pyright: ignore[reportArgumentType]
     assert found.sums["tags"].item() / objective.counts(batch)["tags"] == pytest.approx(wanted, rel=1e-5)
 
 
