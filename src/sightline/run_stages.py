@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from sightline.data.mixture import Mixture, Share
-from sightline.evaluate.answering import LocalAnswerer, write_golden
+from sightline.evaluate.answering import LocalAnswerer
 from sightline.evaluate.answers import AnswerFile, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
+from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, write_json
 from sightline.model import directory
@@ -21,15 +22,20 @@ from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
 from sightline.progress import Progress
 from sightline.run_probe import baselines
+from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Sample
 from sightline.train.feature_cache import FeatureCache, build_cache
 from sightline.train.loop import Feed, Outcome, train
+from sightline.train.objectives import captions
 from sightline.train.stage import Prepared, StageConfig, merge_lora, prepare, table_text
 
 if TYPE_CHECKING:
     from sightline.run import Run
 
 GOLDEN = 4
+"""Golden requests of each sort that a model directory carries."""
+GOLDEN_TOKENS = 24
+"""Longest golden answer."""
 
 
 def stage_folder(run: Run, number: int, stage: StageConfig) -> Path:
@@ -142,9 +148,7 @@ def _save(
             save_file(tensors, temporary / "adapter" / f"{path}.safetensors")
             write_json(temporary / "adapter" / f"{path}.json", prepared.adapters[path].model_dump(mode="json"))
         weights = directory.save(temporary, model, processor, base)
-        golden = _golden_samples(run, stage) if "write" in model.abilities else []
-        if golden:
-            write_golden(temporary, LocalAnswerer(model, processor, weights), golden)
+        _write_golden(run, stage, temporary, model, processor, weights)
         rows = sha256_json(sorted(run.ids[f"data/{name}"] for name in stage.data))
         Lineage(
             id=sha256_json([fingerprint, weights]),
@@ -156,17 +160,22 @@ def _save(
         ).write(temporary)
 
 
-def _golden_samples(run: Run, stage: StageConfig) -> list[Sample]:
-    """The first question of the first rows that the stage trained on."""
+def _write_golden(run: Run, stage: StageConfig, folder: Path, model: Model, processor: Processor, weights: str) -> None:
+    """Golden requests from the first rows that the stage trained on: their first question, and picture and caption for a dual tower."""
     name = next(iter(stage.data))
     store = run.store(name)
-    found = []
-    for row in store.kept[:GOLDEN]:
-        sample = store[int(row)]
-        turns = conversations(sample)[0] if sample.turns else ()
-        if turns and turns[-1].role == "assistant":
-            found.append(replace(sample, id=f"{name}:{sample.id}", turns=turns[:-1], annotations=(), attributes={}))
-    return found
+    rows = [store[int(row)] for row in store.kept[:GOLDEN]]
+    told: list[tuple[Sample, Answer]] = []
+    pairs: list[tuple[Sample, str]] = []
+    for sample in rows:
+        turns = conversations(sample)[0]
+        if "write" in model.abilities and turns and turns[-1].role == "assistant" and (model.encoders or not sample.pictures):
+            prompt = replace(sample, id=f"{name}:{sample.id}", turns=turns[:-1], annotations=(), attributes={})
+            [answer] = LocalAnswerer(model, processor, weights).answer([Request(sample=prompt, decoding=Decoding(max_tokens=GOLDEN_TOKENS))])
+            told.append((prompt, answer))
+        if "embed" in model.abilities and len(sample.pictures) == 1:
+            pairs.append((sample, captions(sample)[0] if captions(sample) else name))
+    write_golden(folder, model, processor, told, pairs)
 
 
 def evaluate(run: Run, name: str) -> ScoreTable:

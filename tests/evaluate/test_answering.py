@@ -13,7 +13,8 @@ from PIL import Image
 
 from sightline.errors import Refused
 from sightline.evaluate import answering
-from sightline.evaluate.answering import LocalAnswerer, check_golden, conversation, load_answerer, write_golden
+from sightline.evaluate.answering import LocalAnswerer, conversation, load_answerer
+from sightline.evaluate.golden import check_golden, write_golden
 from sightline.lineage import sha256_bytes
 from sightline.model import directory
 from sightline.model.assembly import ModelConfig
@@ -21,6 +22,7 @@ from sightline.model.connectors import MlpConnector
 from sightline.model.encoders import EncoderConfig
 from sightline.model.language import LanguageModelConfig
 from sightline.model.processor import Processor
+from sightline.model.text_tower import TextEncoderConfig
 from sightline.model.tiling import WholeTiler
 from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
@@ -73,7 +75,8 @@ def answerer() -> LocalAnswerer:
 def saved(answerer: LocalAnswerer, tmp_path: Path) -> Path:
     """A model directory with golden requests."""
     directory.save(tmp_path, answerer.model, answerer.processor)
-    write_golden(tmp_path, answerer, GOLDEN, max_tokens=5)
+    told = [(sample, next(answerer.answer([Request(sample=sample, decoding=Decoding(max_tokens=5))]))) for sample in GOLDEN]
+    write_golden(tmp_path, answerer.model, answerer.processor, told)
     return tmp_path
 
 
@@ -100,12 +103,29 @@ def test_a_changed_weight_is_refused_with_the_difference(saved: Path) -> None:
     model, processor, _ = directory.load(saved)
     with pytest.raises(
         Refused,
-        match=r"evaluate/golden-differs at .*requests\.jsonl\n  found:   mean \|difference\| [\d.]+ of \d+ token log-probabilities\n  allowed: <= 0\.001",
+        match=r"evaluate/golden-differs at .*requests\.jsonl\n  found:   mean \|difference\| [\d.]+ of \d+ golden numbers\n  allowed: <= 0\.001",
     ):
         check_golden(saved, model, processor)
     with pytest.raises(Refused, match="evaluate/golden-differs"):
         load_answerer(saved)
     assert load_answerer(saved, check=False).weights
+
+
+def test_a_dual_tower_carries_its_vectors(tmp_path: Path) -> None:
+    tower = {"model_type": "clip_text_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ModelConfig(encoders=[EncoderConfig(config=ENCODER)], tiler=WholeTiler(size=8), text_encoder=TextEncoderConfig(config=tower, width=6))
+    tokenizer = train_tokenizer(["a ship, a road"], 300, config.chat_format())
+    torch.manual_seed(1)
+    model = Model(config.resolve(tokenizer.size)).eval()
+    processor = Processor(model.config, tokenizer)
+    directory.save(tmp_path, model, processor)
+    write_golden(tmp_path, model, processor, pairs=[(GOLDEN[0], "a ship"), (GOLDEN[1], "a road")])
+    again, read, _ = directory.load(tmp_path)
+    assert check_golden(tmp_path, again, read) < 1e-6
+    with torch.no_grad():
+        again.text_encoder.text_projection.weight[0, 0] += 3  # pyright: ignore[reportOptionalMemberAccess]
+    with pytest.raises(Refused, match="evaluate/golden-differs"):
+        check_golden(tmp_path, again, read)
 
 
 def test_a_changed_picture_or_prompt_is_refused(saved: Path) -> None:

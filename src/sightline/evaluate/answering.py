@@ -1,18 +1,19 @@
-"""The local answerer: batched greedy and sampled generation with a KV cache, and the golden requests that prove a loaded model."""
+"""The local answerer: batched greedy and sampled generation with a KV cache."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sightline.errors import Problem, Refused
+from sightline.evaluate.golden import check_golden
 from sightline.lineage import sha256_json, software, write_json
 from sightline.model import directory
 from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures, to_device
@@ -20,11 +21,9 @@ from sightline.model.processor import Encoded, FeatureSource, Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request, answer_key
 from sightline.samples.pictures import read_picture
-from sightline.samples.sample import Item, Origin, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 from sightline.train.feature_cache import encode
 
-GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
-"""Largest mean |difference| of token log-probabilities between the saved golden answers and a forced forward."""
 _LOOKED_AT = 4096
 
 
@@ -221,82 +220,6 @@ def _draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) 
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
-def write_golden(folder: Path, answerer: LocalAnswerer, samples: Sequence[Sample], max_tokens: int = 24) -> None:
-    """Golden requests of a model directory: pictures, prompts, and the tokens that it writes with their log-probabilities (float32, greedy)."""
-    target = folder / "golden"
-    target.mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for number, sample in enumerate(samples):
-        [answer] = answerer.answer([Request(sample=sample, decoding=Decoding(max_tokens=max_tokens))])
-        files = []
-        for index, picture in enumerate(sample.pictures):
-            assert isinstance(picture.data, bytes)
-            files.append(f"{number:02d}-{index}.bin")
-            (target / files[-1]).write_bytes(picture.data)
-        turns = [{"role": turn.role, "items": [_plain(item) for item in turn.items]} for turn in sample.turns]
-        rows.append({"pictures": files, "turns": turns, "tokens": list(answer.tokens), "logps": list(answer.logps), "text": answer.text})
-    (target / "requests.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def _plain(item: Item) -> str | int:
-    """An item of a golden turn as JSON: text, or the number of the picture that is shown."""
-    assert isinstance(item, Text | Show), "the prompt was encoded: it holds nothing else"
-    return item.text if isinstance(item, Text) else item.picture
-
-
-def _item(plain: str | int) -> Item:
-    return Text(text=plain) if isinstance(plain, str) else Show(picture=plain)
-
-
-@torch.no_grad()
-def check_golden(folder: Path, model: Model, processor: Processor, precision: str = "float32") -> float:
-    """Mean |difference| of token log-probabilities by one forced forward per request; Refused above the tolerance."""
-    path = folder / "golden" / "requests.jsonl"
-    if not path.is_file():
-        raise Refused(
-            Problem(
-                code="evaluate/no-golden",
-                place=str(path),
-                found="no golden requests",
-                allowed="a model directory with golden/",
-                fix="train the stage again, or load with the check switched off",
-            )
-        )
-    differences: list[float] = []
-    device = next(model.parameters()).device
-    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
-        row = json.loads(line)
-        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
-        turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])
-        encoded = processor.encode(Sample(id="golden", pictures=pictures, turns=turns, origin=Origin(source="golden")), answer=False)
-        tokens = torch.tensor(row["tokens"])
-        forced = replace(
-            encoded,
-            ids=torch.cat([torch.from_numpy(encoded.ids), tokens]).numpy(),
-            positions=torch.arange(encoded.length + len(tokens)).numpy(),
-            branches=torch.zeros(encoded.length + len(tokens), dtype=torch.int32).numpy(),
-            answers=torch.arange(encoded.length - 1, encoded.length - 1 + len(tokens)).numpy(),
-            targets=tokens.numpy(),
-            weights=torch.ones(len(tokens)).numpy(),
-            pair_of=torch.zeros(len(tokens), dtype=torch.int64).numpy(),
-        )
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            logp = model(to_device(processor.collate([[forced]]), device), ask="write").logp
-        differences += (logp.cpu() - torch.tensor(row["logps"])).abs().tolist()
-    mean = sum(differences) / max(1, len(differences))
-    if mean > GOLDEN_TOLERANCE[precision]:
-        raise Refused(
-            Problem(
-                code="evaluate/golden-differs",
-                place=str(path),
-                found=f"mean |difference| {mean:.3g} of {len(differences)} token log-probabilities",
-                allowed=f"<= {GOLDEN_TOLERANCE[precision]}",
-                fix="the weights, tokenizer or picture pipeline changed: restore the model directory, or compare `sightline env` with lineage.json",
-            )
-        )
-    return mean
-
-
 def load_answerer(path: Path, precision: str = "float32", check: bool = True) -> LocalAnswerer:
     """The answerer of a run or a model directory. Golden requests are checked once per (weights, software, device) and the result is remembered in `golden/checked.json`."""
     folder = directory.model_folder(path)
@@ -307,13 +230,6 @@ def load_answerer(path: Path, precision: str = "float32", check: bool = True) ->
         known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else {}
         if state not in known:
             known[state] = check_golden(folder, model, processor, precision)
-            if os_writable(folder / "golden"):
+            if os.access(folder / "golden", os.W_OK):
                 write_json(memo, known)
     return LocalAnswerer(model, processor, weights, precision)
-
-
-def os_writable(folder: Path) -> bool:
-    """Whether the result of a check can be remembered here."""
-    import os
-
-    return os.access(folder, os.W_OK)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sightline.errors import Problem, Refused
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
 _PLAIN_CONFIG_KEYS = ("transformers_version", "torch_dtype", "dtype", "_name_or_path", "architectures")
@@ -95,6 +95,18 @@ def transformers_config(block: dict[str, Any], place: str) -> PreTrainedConfig:
                 fix="copy the published config.json whole",
             )
         ) from None
+
+
+def published(checkpoint: str, names: Iterable[str]) -> dict[str, Tensor]:
+    """Single tensors of a checkpoint at hand by name; those that it lacks are left out."""
+    from safetensors import safe_open
+
+    folder = find(checkpoint)
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        with safe_open(file, framework="pt") as stream:
+            found |= {name: stream.get_tensor(name) for name in sorted(set(names) & set(stream.keys()))}
+    return found
 
 
 def load_weights(factory: Any, checkpoint: str, config: PreTrainedConfig, place: str) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from sightline.errors import Problem, Refused
 from sightline.model import hub_layout
 from sightline.model.batch import Features, SideTexts
 from sightline.model.text_tower import TextEncoderConfig
@@ -38,6 +39,31 @@ class TextTower(nn.Module):
             self.token_projection = nn.Linear(channels, config.width, bias=False)
             self.tag_scale = nn.Parameter(torch.tensor(math.log(10.0)))
             self.tag_bias = nn.Parameter(torch.tensor(-5.0))
+        if config.checkpoint:
+            self._take_published(config.checkpoint)
+
+    @torch.no_grad()
+    def _take_published(self, checkpoint: str) -> None:
+        """Projections, scale and bias of a whole dual tower (CLIP, SigLIP). A checkpoint of a text tower alone has none: they start fresh."""
+        own = {"text_projection.weight": self.text_projection.weight, "visual_projection.weight": self.picture_projection.weight, "logit_scale": self.scale}
+        if self.bias is not None:
+            own["logit_bias"] = self.bias
+        problems = []
+        for name, given in hub_layout.published(checkpoint, own).items():
+            if given.numel() == own[name].numel() and given.dim() in (own[name].dim(), 1):
+                own[name].copy_(given.reshape(own[name].shape))
+                continue
+            problems.append(
+                Problem(
+                    code="model/shape-mismatch",
+                    place=f"{checkpoint}:{name}",
+                    found=f"shape {tuple(given.shape)} in the checkpoint",
+                    allowed=f"shape {tuple(own[name].shape)} by the recipe",
+                    fix="set text_encoder.width and text_encoder.pictures to what the checkpoint was trained with",
+                )
+            )
+        if problems:
+            raise Refused(problems)
 
     @property
     def blocks(self) -> list[nn.Module]:

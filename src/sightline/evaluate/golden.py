@@ -1,0 +1,137 @@
+"""Golden requests: what a model said when it was saved, checked by forcing when it is loaded to answer. Vectors for dual towers, token log-probabilities for writers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sightline.errors import Problem, Refused
+from sightline.model.batch import to_device
+from sightline.model.processor import Encoded, Processor
+from sightline.model.vlm import Model
+from sightline.samples.exchange import Answer
+from sightline.samples.pictures import read_picture
+from sightline.samples.sample import Item, Origin, Sample, Show, Text, Turn
+
+GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest mean |difference| of token log-probabilities, or of vector components, between what was saved and one forward."""
+
+
+def write_golden(
+    folder: Path, model: Model, processor: Processor, told: Sequence[tuple[Sample, Answer]] = (), pairs: Sequence[tuple[Sample, str]] = ()
+) -> None:
+    """Write `golden/` of a model directory: `told` prompts with the model's greedy float32 answers, and `pairs` of a picture and a text for a dual tower."""
+    target = folder / "golden"
+    target.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for sample, answer in told:
+        turns = [{"role": turn.role, "items": [_plain(item) for item in turn.items]} for turn in sample.turns]
+        rows.append(
+            {
+                "ask": "write",
+                "pictures": _store(target, len(rows), sample),
+                "turns": turns,
+                "tokens": list(answer.tokens),
+                "logps": list(answer.logps),
+                "text": answer.text,
+            }
+        )
+    for sample, text in pairs:
+        picture, words = _vectors(model, processor, sample, text, "float32")
+        rows.append({"ask": "embed", "pictures": _store(target, len(rows), sample), "text": text, "picture_vector": picture, "text_vector": words})
+    (target / "requests.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _store(target: Path, number: int, sample: Sample) -> list[str]:
+    """Write the pictures of a request; their file names."""
+    files = []
+    for index, picture in enumerate(sample.pictures):
+        assert isinstance(picture.data, bytes)
+        files.append(f"{number:02d}-{index}.bin")
+        (target / files[-1]).write_bytes(picture.data)
+    return files
+
+
+def _plain(item: Item) -> str | int:
+    """An item of a golden turn as JSON: text, or the number of the picture that is shown."""
+    assert isinstance(item, Text | Show), "the prompt was encoded: it holds nothing else"
+    return item.text if isinstance(item, Text) else item.picture
+
+
+def _item(plain: str | int) -> Item:
+    return Text(text=plain) if isinstance(plain, str) else Show(picture=plain)
+
+
+@torch.no_grad()
+def _vectors(model: Model, processor: Processor, sample: Sample, text: str, precision: str) -> tuple[list[float], list[float]]:
+    """Joint vectors (E,) of a picture and of a text."""
+    device = next(model.parameters()).device
+    batch = to_device(processor.collate([[processor.encode_pair(sample, text)]]), device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        output = model(batch, ask="embed")
+    return output.pictures[0, 0].float().tolist(), output.texts[0].float().tolist()
+
+
+@torch.no_grad()
+def check_golden(folder: Path, model: Model, processor: Processor, precision: str = "float32") -> float:
+    """Mean |difference| over all token log-probabilities and vector components, by one forward per request; Refused above the tolerance."""
+    path = folder / "golden" / "requests.jsonl"
+    if not path.is_file():
+        raise Refused(
+            Problem(
+                code="evaluate/no-golden",
+                place=str(path),
+                found="no golden requests",
+                allowed="a model directory with golden/",
+                fix="train the stage again, or load with the check switched off",
+            )
+        )
+    differences: list[float] = []
+    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
+        row = json.loads(line)
+        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
+        sample = Sample(id="golden", pictures=pictures, origin=Origin(source="golden"))
+        if row["ask"] == "embed":
+            found = np.concatenate(_vectors(model, processor, sample, row["text"], precision))
+            differences += np.abs(found - np.array([*row["picture_vector"], *row["text_vector"]])).tolist()
+        else:
+            turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])
+            found = _forced(model, processor, processor.encode(replace(sample, turns=turns), answer=False), row["tokens"], precision)
+            differences += np.abs(found - np.array(row["logps"])).tolist()
+    mean = sum(differences) / max(1, len(differences))
+    if mean > GOLDEN_TOLERANCE[precision]:
+        raise Refused(
+            Problem(
+                code="evaluate/golden-differs",
+                place=str(path),
+                found=f"mean |difference| {mean:.3g} of {len(differences)} golden numbers",
+                allowed=f"<= {GOLDEN_TOLERANCE[precision]}",
+                fix="the weights, tokenizer or picture pipeline changed: restore the model directory, or compare `sightline env` with lineage.json",
+            )
+        )
+    return mean
+
+
+def _forced(model: Model, processor: Processor, prompt: Encoded, tokens: Sequence[int], precision: str) -> np.ndarray:
+    """Log-probability of each given token after a prompt, by one forward."""
+    count, length = len(tokens), prompt.length
+    forced = replace(
+        prompt,
+        ids=np.concatenate([prompt.ids, np.asarray(tokens, np.int64)]),
+        positions=np.arange(length + count),
+        branches=np.zeros(length + count, np.int32),
+        answers=np.arange(length - 1, length - 1 + count),
+        targets=np.asarray(tokens, np.int64),
+        weights=np.ones(count, np.float32),
+        pair_of=np.zeros(count, np.int64),
+    )
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        logp = model(to_device(processor.collate([[forced]]), device), ask="write").logp
+    return logp.cpu().numpy()
