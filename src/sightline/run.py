@@ -50,7 +50,10 @@ class RunResult:
     recipe: str
     out: Path
     nodes: list[Node]
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Evaluation -> metric -> the model's value."""
+    controls: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Evaluation -> control -> metric -> its value."""
     seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class RunResult:
             "seconds": round(self.seconds, 1),
             "nodes": [asdict(node) for node in self.nodes],
             "scores": self.scores,
+            "controls": self.controls,
         }
 
     def __str__(self) -> str:
@@ -233,8 +237,11 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
         inputs=[{"id": i, "kind": n} for n, i in state.ids.items()],
         seed=loaded.recipe.seed,
     ).write(out)
-    metrics = {name: {key: value.value for key, value in table.scores.metrics.items()} for name, table in scores.items()}
-    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=metrics, seconds=time.monotonic() - start)
+    values = {
+        name: {column: {key: value.value for key, value in one.metrics.items()} for column, one in table.columns().items()} for name, table in scores.items()
+    }
+    models = {name: columns.pop("model") for name, columns in values.items()}
+    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=models, controls=values, seconds=time.monotonic() - start)
 
 
 def _needed_data(recipe: Recipe, until: str | None) -> list[str]:

@@ -164,6 +164,11 @@ def summary(result: RunResult) -> str:
     done = sum(node.state == "done" for node in result.nodes)
     lines = [f"run {result.recipe}: {done} nodes done, {len(result.nodes) - done} skipped, {duration(result.seconds)}"]
     for name, metrics in result.scores.items():
-        lines.append(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
+        controls = result.controls[name]
+        lines.append(f"\n{name:<20}{'model':>8}" + "".join(f"{control:>20}" for control in controls))
+        for metric, value in metrics.items():
+            beside = (controls[control].get(metric) for control in controls)
+            lines.append(f"  {metric:<18}{value:>8.3f}" + "".join(f"{'-':>20}" if other is None else f"{other:>20.3f}" for other in beside))
+    lines.append("")
     lines.append(f"report: {result.out / 'report.html'}")
     return "\n".join(lines)

@@ -61,6 +61,10 @@ class ScoreTable:
     """Metrics that stand first on the page."""
     note: str = ""
 
+    def columns(self) -> dict[str, Scores]:
+        """The model's scores, then those of each control, by name."""
+        return {"model": self.scores, **self.controls}
+
     def rows(self) -> list[Row]:
         """Each metric, and where it stands: above = its interval lies above that of every control; not above = some control is at least as high."""
         found: list[Row] = []
