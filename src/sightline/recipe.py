@@ -42,7 +42,8 @@ def _settle(tree: Any, keys: list[str], place: str) -> None:
         tree = tree[int(key) if isinstance(tree, list) else key]
     file = place.rpartition(":")[0]
     base = Path() if place.startswith("override:") else Path(file).parent
-    tree[keys[-1]] = str(base / tree[keys[-1]])
+    if tree[keys[-1]] is not None:
+        tree[keys[-1]] = str(base / tree[keys[-1]])
 
 
 def _listed(value: object) -> object:

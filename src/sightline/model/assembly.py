@@ -15,7 +15,8 @@ from sightline.model.fusion import FUSION, SequenceFusion
 from sightline.model.language import LANGUAGE_MODEL, LanguageModelConfig
 from sightline.model.layouts import LAYOUT, FlatLayout
 from sightline.model.text_tower import TEXT_ENCODER, TextEncoderConfig
-from sightline.model.tiling import TILER, Grid, Tiling, WholeTiler
+from sightline.model.tiler_table import TILER
+from sightline.model.tiling import Grid, Tiler, Tiling
 
 ENCODERS_NEED_TILER = "encoders need a tiler: it says which crops they see"
 
@@ -46,7 +47,7 @@ class ModelConfig(Config):
 
     encoders: list[Annotated[EncoderConfig, ENCODER]] = Field(default_factory=list)
     """Vision encoders, paths `encoders.NAME`."""
-    tiler: Annotated[WholeTiler, TILER] | None = None
+    tiler: Annotated[Tiler, TILER] | None = None
     """How pictures are cut into crops."""
     connector: Annotated[MlpConnector, CONNECTOR] | None = None
     """From encoder tokens to language-model tokens."""
