@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -82,6 +82,10 @@ class Tiler(Protocol):
     @property
     def roles(self) -> tuple[str, ...]:
         """Roles that its crops may have."""
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Its fields, as pydantic gives them."""
         ...
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
