@@ -8,50 +8,24 @@ from typing import Any
 
 import pytest
 import tiny_models as tiny
+import tiny_towers as towers
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sightline.errors import Refused
 from sightline.model.assembly import ModelConfig
 from sightline.model.batch import Features, Pictures
 from sightline.model.chat import CHAT_FORMATS
 from sightline.model.connectors import MlpConnector
-from sightline.model.encoder_modules import TransformersEncoder
-from sightline.model.encoders import GEOMETRY, EncoderConfig, Read
+from sightline.model.encoders import EncoderConfig, Read
 from sightline.model.processor import Processor
-from sightline.model.tiling import Grid, WholeTiler
+from sightline.model.tilers.pinpoints import LlavaNextTiler
+from sightline.model.tiling import Grid, Tiling, WholeTiler
 from sightline.model.tokens import TextTokenizer
+from sightline.model.towers.tower_table import TOWERS
 from sightline.model.vlm import Model
 
-VIT = {key: value for key, value in tiny.CLIP.items() if key != "model_type"}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "clip": tiny.CLIP,
-    "siglip": {"model_type": "siglip_vision_model", **VIT},
-    "dinov2": {"model_type": "dinov2", **VIT, "mlp_ratio": 2},
-    "resnet": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
-    "resnet of bottlenecks": {
-        "model_type": "resnet",
-        "embedding_size": 8,
-        "hidden_sizes": [8, 12, 16],
-        "depths": [1, 1, 1],
-        "layer_type": "bottleneck",
-        "downsample_in_first_stage": True,
-    },
-    "convnext": {"model_type": "convnext", "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
-    "convnext of small patches": {"model_type": "convnext", "hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "num_stages": 3, "patch_size": 2},
-}
 SIZES = [(16, 16), (17, 16), (33, 21), (40, 47), (63, 65)]
-ANY_SIZE = [name for name in CONFIGS if not GEOMETRY[CONFIGS[name]["model_type"]].one_size]
-
-
-def encoder(name: str, **changes: Any) -> TransformersEncoder:
-    torch.manual_seed(0)
-    return EncoderConfig(config=CONFIGS[name], **changes).build().eval()
-
-
-def pictures(width: int, height: int, count: int = 1) -> Pictures:
-    pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(width * height))
-    return Pictures(tilings=(), picture_of=torch.arange(count), pixels=tuple(pixels))
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +33,25 @@ def tokenizer() -> TextTokenizer:
     return tiny.byte_level(CHAT_FORMATS["turns"], Path())
 
 
-def test_every_model_type_of_the_table_is_tested() -> None:
-    assert {config["model_type"] for config in CONFIGS.values()} == set(GEOMETRY)
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name in CONFIGS for size in (SIZES if name in ANY_SIZE else SIZES[:1])])
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name in towers.CONFIGS for size in (SIZES[:1] if name in towers.FIXED else SIZES)])
 @pytest.mark.parametrize("tokens", ["patches", "all"])
 def test_features_have_the_grid_that_sizes_promise(name: str, size: tuple[int, int], tokens: Any) -> None:
-    module = encoder(name, tokens=tokens)
-    features = module(pictures(*size, count=2), module.config.read())
+    module = towers.encoder(name, tokens=tokens)
+    features = module(towers.pictures(*towers.crops(size, size)), module.config.read())
     grid = module.config.grid(*size)
-    assert features.grids == (grid, grid)
+    assert features.grids == (grid, grid) and features.crops == (0, 1)
     assert features.values.shape == (2 * grid.count, module.config.channels())
-    assert grid.lead == (GEOMETRY[CONFIGS[name]["model_type"]].lead if tokens == "all" else 0)
+    leads = {"dinov2 with registers": 4, "siglip": 0, "idefics2": 0} | dict.fromkeys(towers.PYRAMIDS, 0)
+    assert grid.lead == (leads.get(name, 1) if tokens == "all" else 0)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2", "idefics2", *towers.PYRAMIDS])
 @pytest.mark.parametrize("merge", [1, 2])
 def test_decoder_positions_are_slots_are_features(name: str, merge: int, tokenizer: TextTokenizer) -> None:
     # 48 px: 2 divides every grid of them; a ViT of fixed size is built for it
     config = ModelConfig(
-        encoders=[EncoderConfig(config=CONFIGS[name] | ({"image_size": 48} if "image_size" in CONFIGS[name] else {}))],
+        encoders=[EncoderConfig(config=towers.CONFIGS[name] | ({"image_size": 48} if name in towers.TRANSFORMERS else {}))],
         tiler=WholeTiler(size=48, fit="pad"),
         connector=MlpConnector(merge=merge),
         language_model=tiny.language(),
@@ -103,39 +74,8 @@ def test_decoder_positions_are_slots_are_features(name: str, merge: int, tokeniz
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
-def test_layers_are_counted_as_transformers_counts_them(name: str) -> None:
-    module = encoder(name)
-    shown = pictures(16, 16, 2)
-    assert shown.pixels is not None
-    outputs: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, out: outputs.append(out if isinstance(out, Tensor) else out[0])) for block in module.blocks]
-    module(shown, Read())
-    for hook in hooks:
-        hook.remove()
-    lead = module.config.model_copy(update={"tokens": "all"}).grid(16, 16).lead
-    assert len(outputs) == 3
-    for layer, expected in ((-1, outputs[2]), (-2, outputs[1]), (3, outputs[2]), (1, outputs[0])):
-        kept = module(shown, Read(layer=layer, lead="keep"))
-        torch.testing.assert_close(kept.values, expected.flatten(0, 1), rtol=0, atol=1e-6)
-        assert kept.grids[0] == Grid(columns=2, rows=2, lead=lead)
-        torch.testing.assert_close(module(shown, Read(layer=layer)).values, expected[:, lead:].flatten(0, 1), rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("name", "norm"), [("clip", "post_layernorm"), ("siglip", "post_layernorm"), ("dinov2", "layernorm")])
-def test_the_final_normalisation_is_the_towers_own(name: str, norm: str) -> None:
-    module = encoder(name)
-    own: nn.Module = getattr(module.tower, norm)
-    own.weight.copy_(torch.linspace(0.5, 2, 16))  # a fresh one would do what any other fresh one does
-    plain, normed = (module(pictures(16, 16), Read(lead="keep", final_norm=final)).values for final in (False, True))
-    torch.testing.assert_close(normed, own(plain), rtol=0, atol=1e-6)
-    assert (normed - plain).abs().max() > 0.1
-
-
-@torch.no_grad()
 def test_pixels_are_normalised_by_mean_and_std_of_the_config() -> None:
-    module = encoder("resnet", mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
+    module = towers.encoder("resnet", mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
     seen: list[Tensor] = []
     module.tower.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     module(Pictures(tilings=(), picture_of=torch.zeros(1), pixels=(torch.full((3, 16, 16), 255, dtype=torch.uint8),)), Read())
@@ -143,31 +83,50 @@ def test_pixels_are_normalised_by_mean_and_std_of_the_config() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", towers.CONFIGS)
 def test_tokens_are_in_raster_order(name: str) -> None:
-    size = VIT["image_size"] if name not in ANY_SIZE else 64
-    module = encoder(name)
+    size = 64 if name in towers.PYRAMIDS else 16
+    torch.manual_seed(0)
+    module = EncoderConfig(config=towers.CONFIGS[name]).build().eval()
     black = torch.zeros(3, size, size, dtype=torch.uint8)
     corner = black.clone()
     corner[:, : size // 8, -size // 8 :] = 255  # top right
-    values = [
-        module(Pictures(tilings=(), picture_of=torch.zeros(1), pixels=(pixels,)), Read(layer=1 if name not in ANY_SIZE else -1)) for pixels in (black, corner)
-    ]
+    values = [module(towers.pictures(pixels), Read(layer=-1 if name in towers.PYRAMIDS else 0)) for pixels in (black, corner)]
     change = (values[1].values - values[0].values).norm(dim=1)
     assert int(change.argmax()) == values[0].grids[0].columns - 1
 
 
-def test_crops_of_several_sizes_are_refused() -> None:
-    module = encoder("resnet")
+def test_convolutions_refuse_crops_of_several_sizes() -> None:
+    module = towers.encoder("resnet")
     with pytest.raises(Refused, match=r"model/crop-sizes at encoders\.vision\n  found:   crops of \[\(3, 8, 8\), \(3, 8, 9\)\]"):
-        module(Pictures(tilings=(), picture_of=torch.arange(2), pixels=(torch.zeros(3, 8, 8), torch.zeros(3, 8, 9))), Read())
+        module(towers.pictures(torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)), Read())
+
+
+@torch.no_grad()
+def test_only_crops_of_the_roles_that_it_sees_are_encoded() -> None:
+    tiling = LlavaNextTiler(size=16, pinpoints=((32, 16), (16, 32))).tile(40, 20)
+    shown = Pictures(tilings=(tiling, tiling), picture_of=torch.tensor([0] * 3 + [1] * 3), pixels=towers.crops(*[(16, 16)] * 6))
+    assert shown.pixels is not None
+    everything = towers.encoder("clip")(shown, Read())
+    for roles, numbers in ((("overview",), (0, 3)), (("tile",), (1, 2, 4, 5)), (("detail",), ())):
+        found = towers.encoder("clip", sees=roles)(shown, Read())
+        assert found.crops == numbers and len(found.grids) == len(numbers)
+        torch.testing.assert_close(found.values, torch.cat([everything.values[:0], *(everything.split()[number] for number in numbers)]), rtol=0, atol=1e-6)
+
+
+def test_a_batch_without_crops_runs_every_block_and_gives_no_tokens() -> None:
+    module = towers.encoder("resnet", sees=("detail",))
+    found = module(towers.pictures(), Read())
+    assert found.grids == found.crops == () and found.values.shape == (0, 16)
+    found.values.sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in module.parameters())
 
 
 def test_a_tower_of_learnt_positions_takes_its_own_size_only() -> None:
     config = tiny.writer(tiler=WholeTiler(size=24))
     with pytest.raises(
         Refused,
-        match=r"model/crop-size at encoders\.vision\n  found:   crops of 24x24 px\n  allowed: 16x16: a clip_vision_model .*\n  fix:     tiler\.size: 16",
+        match=r"model/crop-size at encoders\.vision\n  found:   crops of 24x24 px\n  allowed: 16x16: a clip_vision_model .*\n  fix:     tiler\.size: 16, or encoders\.vision\.positions: interpolate",
     ):
         config.measure(100, 50)
 
@@ -175,7 +134,7 @@ def test_a_tower_of_learnt_positions_takes_its_own_size_only() -> None:
 def test_layers_of_other_grids_are_refused() -> None:
     for said in ({"layer": -2}, {"final_norm": True}, {"reads": {"text_encoder": Read(layer=-2)}}):
         with pytest.raises(Refused, match=r"model/layer-not-read at encoders\.vision\n  found:   layer -[12], final_norm (True|False) of a resnet"):
-            EncoderConfig(config=CONFIGS["resnet"], **said).resolve()
+            EncoderConfig(config=towers.CONFIGS["resnet"], **said).resolve()
 
 
 def test_an_unknown_model_type_names_the_known_ones() -> None:
@@ -202,12 +161,12 @@ def test_a_published_config_may_leave_defaults_out(block: dict[str, Any], size: 
 
 
 def test_resolve_copies_the_checkpoints_normalisation_unless_the_recipe_says_one(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": CONFIGS["clip"]}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": tiny.CLIP}))
     config = EncoderConfig(checkpoint=str(tmp_path))
-    assert config.resolve().mean == GEOMETRY["clip_vision_model"].mean_std[0]
+    assert config.resolve().mean == TOWERS["clip_vision_model"].statistics[0]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}))
     resolved = config.resolve()
-    assert (resolved.mean, resolved.std, resolved.config) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), CONFIGS["clip"])
+    assert (resolved.mean, resolved.std, resolved.config) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), tiny.CLIP)
     assert EncoderConfig(checkpoint=str(tmp_path), mean=(0.0, 0.0, 0.0)).resolve().mean == (0.0, 0.0, 0.0)
 
 
@@ -215,13 +174,14 @@ def test_features_of_a_cache_take_the_encoders_place(tokenizer: TextTokenizer) -
     model, processor = tiny.built(tiny.writer(), tokenizer)
     encoded = processor.encode(tiny.sample(tiny.turn("user", 0), tiny.turn("assistant", "no"), pictures=[tiny.picture()]))
     values = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-    asked: list[list[str]] = []
+    found = Features(values=values, grids=(Grid(columns=2, rows=2),), crops=(0,))
+    asked: list[str] = []
 
-    def cached(hashes: list[str]) -> dict[str, Features]:
-        asked.append(list(hashes))
-        return {"vision": Features(values=values, grids=(Grid(columns=2, rows=2),))}
+    def cached(shown: list[tuple[str, Tiling]]) -> dict[str, Features]:
+        asked.extend(hash for hash, _ in shown)
+        return {"vision": found}
 
-    batch = processor.collate([[encoded]], features=cached)  # pyright: ignore[reportArgumentType]
-    assert asked == [[tiny.picture().hash]] and batch.pictures.pixels is None
+    batch = processor.collate([[encoded]], features=cached)
+    assert asked == [tiny.picture().hash] and batch.pictures.pixels is None
     assert model.connector is not None
-    torch.testing.assert_close(model.see(batch), model.connector(Features(values=values, grids=(Grid(columns=2, rows=2),))).values)
+    torch.testing.assert_close(model.see(batch), model.connector(found).values)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import normalize
 
+from sightline.errors import Refused
 from sightline.model.batch import Features, SideTexts
 from sightline.model.chat import CHAT_FORMATS
-from sightline.model.text_tower import TextEncoderConfig
+from sightline.model.text_tower import TEXT_ENCODER, SharedTextEncoder, TextEncoderConfig
 from sightline.model.text_tower_modules import TextTower
 from sightline.model.tiling import Grid
 
@@ -27,7 +29,7 @@ def tower(**said: Any) -> TextTower:
 
 def features(pictures: int = 2) -> Features:
     values = torch.randn(pictures * 4, 6, generator=torch.Generator().manual_seed(1))
-    return Features(values=values, grids=(Grid(columns=2, rows=2),) * pictures)
+    return Features(values=values, grids=(Grid(columns=2, rows=2),) * pictures, crops=tuple(range(pictures)))
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def test_scale_and_bias_start_where_their_loss_was_published() -> None:
 
 def test_pooling_of_different_grids_is_our_mistake() -> None:
     with pytest.raises(AssertionError, match="pooling needs crops of one grid"):
-        tower().embed_pictures(Features(values=torch.zeros(3, 6), grids=(Grid(columns=2, rows=1), Grid(columns=1, rows=1))))
+        tower().embed_pictures(Features(values=torch.zeros(3, 6), grids=(Grid(columns=2, rows=1), Grid(columns=1, rows=1)), crops=(0, 1)))
 
 
 @torch.no_grad()
@@ -89,3 +91,55 @@ def test_a_model_embeds_pictures_tokens_and_texts() -> None:
     assert output.logp is None and output.pictures is not None and output.tokens is not None and output.texts is not None and batch.texts is not None
     assert (output.pictures.shape, output.tokens.shape, output.texts.shape) == ((2, 1, 8), (2, 4, 8), (3, 8))
     assert batch.texts.picture_of.tolist() == [0, 1, 0]  # a picture with two texts is encoded once
+
+
+@torch.no_grad()
+def test_the_twin_is_small_and_of_the_same_class() -> None:
+    published = {"model_type": "clip_text_model", "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    twin = TextEncoderConfig(checkpoint="openai/clip-vit-large-patch14", config=published | {"hidden_act": "quick_gelu"}, width=768, texts="mean").twin()
+    assert (twin.checkpoint, twin.texts, twin.width) == (None, "mean", 16)
+    assert twin.config is not None and twin.config["hidden_act"] == "quick_gelu"
+    module = twin.resolve(320).build(6)
+    assert sum(parameter.numel() for parameter in module.parameters()) < 50_000
+    texts = SideTexts(ids=torch.tensor([[3, 4, 319]]), lengths=torch.tensor([3]), picture_of=torch.zeros(1, dtype=torch.int64))
+    assert module.embed_texts(texts).shape == (1, 16)
+
+
+def test_a_part_may_be_the_text_encoder_too() -> None:
+    shared = TEXT_ENCODER.parse({"kind": "shared", "part": "connector"})
+    assert isinstance(shared, SharedTextEncoder) and shared.resolve(320) == shared.twin() == shared
+    with pytest.raises(ValidationError, match="'connector' or 'language_model'"):
+        TEXT_ENCODER.parse({"kind": "shared", "part": "fusion"})
+
+
+def test_siglip_is_a_probe_and_the_towers_own_head() -> None:
+    from transformers import SiglipConfig, SiglipModel
+
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+    words = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
+    torch.manual_seed(0)
+    theirs = SiglipModel(SiglipConfig(text_config={**words, "projection_size": 32}, vision_config=vision)).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    config = TextEncoderConfig(
+        config={"model_type": "siglip_text_model", **words, "projection_size": 32}, width=32, texts="head", pictures="probe", heads=4, inner=48, loss="sigmoid", padded=True
+    )
+    ours = config.build(32).eval()
+    ours.tower.load_state_dict(theirs.text_model.state_dict())
+    assert ours.picture_head is not None and ours.bias is not None
+    ours.picture_head.load_state_dict(theirs.vision_model.head.state_dict())
+    ids = torch.randint(0, 60, (3, 16), generator=torch.Generator().manual_seed(1))
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    wanted = theirs(input_ids=ids, pixel_values=pixels)
+    hidden = theirs.vision_model(pixels).last_hidden_state
+    seen = Features(values=hidden.flatten(0, 1), grids=(Grid(columns=4, rows=4),) * 3, crops=(0, 1, 2))
+    pictures, texts = ours.embed_pictures(seen), ours.embed_texts(SideTexts(ids=ids, lengths=torch.tensor([16] * 3), picture_of=torch.arange(3)))
+    torch.testing.assert_close(pictures[:, 0], wanted.image_embeds, rtol=0, atol=1e-6)
+    torch.testing.assert_close(texts, wanted.text_embeds, rtol=0, atol=1e-6)
+
+
+def test_widths_that_a_head_gives_must_be_the_joint_width() -> None:
+    words = {"model_type": "siglip_text_model", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "projection_size": 24, "bos_token_id": 0, "eos_token_id": 1}
+    with pytest.raises(Refused, match=r"pictures: probe gives vectors of 32 numbers, width is 16[^$]*texts: head gives vectors of 24 numbers"):
+        TextEncoderConfig(config=words, width=16, texts="head", pictures="probe", heads=4).build(32)

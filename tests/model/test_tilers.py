@@ -262,7 +262,7 @@ def test_catty(size: Any, grid: Any, target: Any, stride: Any, crops: int) -> No
 
 
 def test_catty_costs_what_points_costs() -> None:
-    block = {"model_type": "clip_vision_model", "hidden_size": 8, "patch_size": 14, "image_size": 336}
+    block = {"model_type": "clip_vision_model", "hidden_size": 24, "patch_size": 14, "image_size": 336}
     language = {"model_type": "qwen2", "hidden_size": 8}
     model = ModelConfig(
         encoders=[EncoderConfig(config=block)], tiler=CattyTiler(), connector=MlpConnector(merge=2), language_model=LanguageModelConfig(config=language)

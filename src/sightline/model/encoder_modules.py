@@ -2,73 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from sightline.errors import Problem, Refused
-from sightline.model import hub_layout
 from sightline.model.batch import Features, Pictures
-from sightline.model.encoders import GEOMETRY, EncoderConfig, Read
+from sightline.model.encoders import EncoderConfig, Read
+from sightline.model.towers.crop_groups import CropsOfSize, by_size
+from sightline.model.towers.feature_pyramids import FeaturePyramid
+from sightline.model.towers.patch_filters import inflate
+from sightline.model.towers.tower_table import COLOURS, TOWERS, Rule, cells
+from sightline.model.towers.tower_weights import build_tower
+from sightline.model.towers.vision_transformers import VisionTransformer
 
 
 class TransformersEncoder(nn.Module):
-    """Normalises by its own mean and std, runs the tower once for all crops, and hands out the layer that is read."""
+    """Normalises by its own mean and std, runs the tower once for all crops, and hands out the layers that are read."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        from transformers import AutoModel
-
-        self.config = config
-        place = config.path
-        tower_config = hub_layout.transformers_config(config.block(), place)
-        if config.checkpoint and hub_layout.find(config.checkpoint):
-            self.tower: Any = hub_layout.load_weights(AutoModel, config.checkpoint, tower_config, place)
-        else:
-            self.tower = AutoModel.from_config(tower_config)
-        resolved = config.resolve()
-        assert resolved.mean is not None and resolved.std is not None
+        self.config = config.resolve()
+        self._block = self.config.block()
+        self._rule: Rule = self.config.rule(self._block)
+        self.tower = build_tower(self.config, self._block)
+        pyramid = TOWERS[self._block["model_type"]].adapter == "pyramid"
+        self._run = FeaturePyramid(self.tower, self._block) if pyramid else VisionTransformer(self.tower, self._block, self._rule)
+        if self._run.first.in_channels == len(COLOURS):
+            inflate(self.tower, self._run.first, self.config.bands)
+        assert self.config.mean is not None and self.config.std is not None
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(resolved.mean).view(1, -1, 1, 1) * 255.0, persistent=False)
-        self.register_buffer("std", torch.tensor(resolved.std).view(1, -1, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("mean", torch.tensor(self.config.mean).view(1, -1, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("std", torch.tensor(self.config.std).view(1, -1, 1, 1) * 255.0, persistent=False)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Repeated layers in depth order: the longest module list of the tower."""
-        lists = [module for module in self.tower.modules() if isinstance(module, nn.ModuleList)]
-        return list(max(lists, key=len)) if lists else []
+        """Repeated layers that run for the reads of the Config, in depth order."""
+        return self._run.blocks[: self._run.deepest(self._reads)]
+
+    @property
+    def spare(self) -> list[str]:
+        """Names of the parameters that no read of the Config depends on: kept for the round trip, not run, nothing to train."""
+        return self.spare_for(self._reads)
+
+    def spare_for(self, reads: Iterable[Read]) -> list[str]:
+        """Names of the parameters that these reads do not depend on."""
+        return [f"tower.{name}" for name in self._run.spare(list(reads))]
+
+    @property
+    def _reads(self) -> list[Read]:
+        return [self.config.read(), *self.config.reads.values()]
 
     def forward(self, pictures: Pictures, read: Read) -> Features:
-        """Features of every crop, (sum of counts, C). Crops of one batch have one size here; a tower that packs sizes is its own kind."""
+        """Features of the crops whose roles it sees, (sum of counts, C). Refused: crops of other bands or of a size that the tower does not take.
+
+        Where it sees none, one blank crop runs through it and nothing is handed out: its blocks run equally often on every rank.
+        """
         assert pictures.pixels is not None, "a batch with cached features does not pass through the encoder"
-        sizes = {tuple(crop.shape) for crop in pictures.pixels}
-        if len(sizes) > 1:
-            raise Refused(
+        everything = set(self.config.sees) >= {"tile", "overview", "detail", "canvas"}
+        numbers = range(len(pictures.pixels)) if everything else pictures.seen(self.config.sees)
+        groups = by_size([pictures.pixels[number] for number in numbers] or [self._blank()])
+        self._refuse_misfits(groups)
+        mean, std = self.mean.float(), self.std.float()
+        values, grids = self._run([CropsOfSize(places=group.places, crops=(group.crops.float() - mean) / std) for group in groups], read)
+        if not numbers:
+            values, grids = values[:0], []
+        return Features(values=values, grids=tuple(grids), crops=tuple(numbers))
+
+    def _blank(self) -> Tensor:
+        side = self._block.get("image_size", 64)  # every pyramid has a cell for 64 px
+        height, width = (side, side) if isinstance(side, int) else side
+        return torch.zeros(len(self.config.bands), height, width, device=self.mean.device)
+
+    def _refuse_misfits(self, groups: list[CropsOfSize]) -> None:
+        bands = self.config.bands
+        sizes = sorted(tuple(group.crops.shape[1:]) for group in groups)
+        problems = []
+        if any(found != len(bands) for found, _, _ in sizes):
+            problems.append(
+                Problem(
+                    code="model/bands",
+                    place=self.config.path,
+                    found=f"crops of {', '.join(str(found) for found in sorted({size[0] for size in sizes}))} bands",
+                    allowed=f"{len(bands)}: {', '.join(bands)}",
+                    fix=f"set {self.config.path}.bands to the bands of your pictures",
+                )
+            )
+        if len(sizes) > 1 and isinstance(self._run, FeaturePyramid):
+            problems.append(
                 Problem(
                     code="model/crop-sizes",
                     place=self.config.path,
-                    found=f"crops of {sorted(sizes)}",
+                    found=f"crops of {sizes}",
                     allowed="one size per batch",
                     fix="use a tiler that makes crops of one size",
                 )
             )
-        crops = torch.stack(pictures.pixels).to(self.mean.dtype)
-        hidden = self._hidden((crops - self.mean) / self.std, read)
-        height, width = crops.shape[-2:]
-        full = self.config.model_copy(update={"tokens": "all", "reads": {}}).grid(width, height)
-        if hidden.dim() == 4:
-            hidden = hidden.flatten(2).transpose(1, 2)  # (K, C, h, w) -> (K, h*w, C)
-        assert hidden.shape[1] == full.count, f"{self.config.path}: {hidden.shape[1]} tokens, geometry says {full.count}"
-        kept = hidden if read.lead == "keep" else hidden[:, full.lead :]
-        grid = full if read.lead == "keep" else type(full)(columns=full.columns, rows=full.rows)
-        return Features(values=kept.reshape(-1, kept.shape[-1]), grids=(grid,) * len(crops))
-
-    def _hidden(self, crops: Tensor, read: Read) -> Tensor:
-        if not GEOMETRY[self.config.block()["model_type"]].layers:
-            return self.tower(crops.contiguous(memory_format=torch.channels_last)).last_hidden_state
-        result = self.tower(crops, output_hidden_states=True)
-        hidden = result.hidden_states[read.layer]
-        norm = next((module for name, module in self.tower.named_modules() if name.rsplit(".", 1)[-1] in ("post_layernorm", "layernorm")), None)
-        return norm(hidden) if read.final_norm and norm is not None else hidden
+        if problems:
+            raise Refused(problems)
+        for _, height, width in sizes:
+            cells(self._block, self._rule, width, height, self.config.path)

@@ -97,6 +97,14 @@ def transformers_config(block: dict[str, Any], place: str) -> PreTrainedConfig:
         ) from None
 
 
+def model_class(config: PreTrainedConfig) -> Any:
+    """The bare model class of a config: the registered one, else that of the config's own name (text towers of dual models are not registered)."""
+    import transformers
+    from transformers import MODEL_MAPPING
+
+    return MODEL_MAPPING[type(config)] if type(config) in MODEL_MAPPING else getattr(transformers, type(config).__name__.removesuffix("Config") + "Model")
+
+
 def published(checkpoint: str, names: Iterable[str]) -> dict[str, Tensor]:
     """Single tensors of a checkpoint at hand by name; those that it lacks are left out."""
     from safetensors import safe_open

@@ -92,6 +92,10 @@ class Tiler(Protocol):
         """The tiling of one picture; `among` = pictures of the sample, for shared budgets."""
         ...
 
+    def twin(self) -> Tiler:
+        """Same structure at toy size."""
+        ...
+
 
 TILER = Family("tiler")
 

@@ -45,8 +45,8 @@ class MolmoTiler(Config):
         return ("overview", "tile")
 
     def twin(self) -> MolmoTiler:
-        """Same grids at toy size: margins are a sixth, as published."""
-        return self.model_copy(update={"size": min(self.size, 48), "margin": min(self.margin, 8)})
+        """Same grids at toy size: 8 patches of 8 px, of which two are margin on each side."""
+        return self.model_copy(update={"size": 64, "margin": 16})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """Overview, then crops in reading order."""

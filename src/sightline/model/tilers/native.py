@@ -50,9 +50,8 @@ class SmartResizeTiler(Config):
         return ("overview",)
 
     def twin(self) -> SmartResizeTiler:
-        """Same cells, at most 16 of them."""
-        most = min(self.max_pixels, 16 * self.factor**2)
-        return self.model_copy(update={"max_pixels": most, "min_pixels": min(self.min_pixels, most)})
+        """4 to 16 cells of 16 px: patch 8 times merge 2."""
+        return self.model_copy(update={"factor": 16, "max_pixels": 16 * 16**2, "min_pixels": 4 * 16**2})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """One crop. Raises Refused for sides beyond 200:1."""
@@ -98,8 +97,8 @@ class MaxSideTiler(Config):
         return ("overview",)
 
     def twin(self) -> MaxSideTiler:
-        """Same patches, at most four a side."""
-        return self.model_copy(update={"size": min(self.size, 4 * self.patch)})
+        """At most six patches of 8 px a side."""
+        return self.model_copy(update={"size": 48, "patch": 8})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """One crop."""
@@ -137,7 +136,7 @@ class QuadSplitTiler(Config):
 
     def twin(self) -> QuadSplitTiler:
         """Same structure at toy size."""
-        return self.model_copy(update={"longest": min(self.longest, 56), "shortest": min(self.shortest, 28)})
+        return self.model_copy(update={"longest": min(self.longest, 48), "shortest": min(self.shortest, 24)})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """Quarters in reading order, then the whole. Raises Refused where a side of one px cannot be halved."""

@@ -54,8 +54,8 @@ class LlavaUhdTiler(Config):
         return ("tile", "overview")
 
     def twin(self) -> LlavaUhdTiler:
-        """Same grids from smaller pictures: two patches a side."""
-        return self.model_copy(update={"size": min(self.size, 2 * self.patch)})
+        """Same grids from smaller pictures: four patches of 8 px a side."""
+        return self.model_copy(update={"size": 32, "patch": 8})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """Slices and overview."""

@@ -84,3 +84,16 @@ def scaled(picture: Rectangle, factor: float) -> Rectangle:
     """A rectangle after its canvas was resized: every px that shows any of it."""
     x0, y0, x1, y1 = picture
     return math.floor(x0 * factor), math.floor(y0 * factor), math.ceil(x1 * factor), math.ceil(y1 * factor)
+
+
+def window_edges(tiling: Tiling, crop: Crop, axis: int) -> tuple[float, float]:
+    """Where a crop's window begins and ends in px of the picture along an axis (0 = x), beyond its border where the window shows fill."""
+    low, high = float(crop.window[axis]), float(crop.window[axis] + crop.window[axis + 2])
+    number: int | None = crop.view
+    while number is not None:
+        view = tiling.views[number]
+        below = tiling.size if view.of is None else tiling.views[view.of].canvas
+        start, end = (view.source[axis], view.source[axis + 2]) if view.source else (0.0, float(below[axis]))
+        low, high = (start + (edge - view.offset[axis]) * (end - start) / view.resized[axis] for edge in (low, high))
+        number = view.of
+    return low, high

@@ -1,0 +1,25 @@
+"""Crops of a batch put together by size, so that each size is embedded by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropsOfSize:
+    """Crops of one size, (n, bands, h, w), and their places among the crops of the call."""
+
+    places: list[int]
+    crops: Tensor
+
+
+def by_size(pixels: Sequence[Tensor]) -> list[CropsOfSize]:
+    """One group per size, in order of first appearance."""
+    places: dict[torch.Size, list[int]] = {}
+    for place, crop in enumerate(pixels):
+        places.setdefault(crop.shape, []).append(place)
+    return [CropsOfSize(places=found, crops=torch.stack([pixels[place] for place in found])) for found in places.values()]
