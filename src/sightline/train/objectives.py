@@ -13,14 +13,15 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config, Family
 from sightline.model.batch import Batch, SideTexts, empty_pictures, to_device
-from sightline.model.processor import Encoded, Processor
+from sightline.model.packing import Encoded
+from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.sample import Sample, Text
 
@@ -52,13 +53,30 @@ class Objective(Protocol):
         """Denominator of each term, known before any forward."""
         ...
 
+    def at(self, step: int, seed: int) -> None:
+        """Called before each optimizer step: what is random in a loss is a function of both."""
+        ...
+
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Forward and losses."""
         ...
 
+    def after_step(self, model: Model) -> None:
+        """Called after each optimizer step, for copies that follow the model and for bounds of its tensors."""
+        ...
+
+
+class Steadfast:
+    """An objective that is the same function at every step."""
+
+    def at(self, step: int, seed: int) -> None:
+        """Nothing in the loss is random."""
+
+    def after_step(self, model: Model) -> None:
+        """Nothing follows the model."""
+
 
 OBJECTIVE = Family("objective")
-ObjectiveField = Annotated[Config, OBJECTIVE, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value)]
 
 
 def choose_alternative(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -98,7 +116,7 @@ class TextLikelihood(Config):
         return TextObjective(self)
 
 
-class AnswerLikelihoodObjective:
+class AnswerLikelihoodObjective(Steadfast):
     """See AnswerLikelihood."""
 
     needs: tuple[str, ...] = ("write",)
@@ -134,7 +152,7 @@ class TextObjective(AnswerLikelihoodObjective):
 
     def prepare(self, samples: Iterable[Sample], processor: Processor) -> None:
         """Refused names the rows that have a picture."""
-        _refuse_rows("text", [sample for sample in samples if sample.pictures], "rows without pictures", "use the objective answer-likelihood")
+        refuse_rows("text", [sample for sample in samples if sample.pictures], "rows without pictures", "use the objective answer-likelihood")
 
 
 class Tags(Config):
@@ -169,7 +187,7 @@ class Contrastive(Config):
         return ContrastiveObjective(self)
 
 
-class ContrastiveObjective:
+class ContrastiveObjective(Steadfast):
     """See Contrastive."""
 
     needs: tuple[str, ...] = ("embed",)
@@ -191,7 +209,7 @@ class ContrastiveObjective:
             told.append(captions(sample))
             if len(sample.pictures) != 1 or not told[-1]:
                 unpaired.append(sample)
-        _refuse_rows("contrastive", unpaired, "rows of one picture and at least one caption", "use data of captions, such as `then: [{captions: {}}]`")
+        refuse_rows("contrastive", unpaired, "rows of one picture and at least one caption", "use data of captions, such as `then: [{captions: {}}]`")
         if self.config.tags is None:
             return
         self.words = list(self.config.tags.words) or self._frequent(told, self.config.tags.most_frequent)
@@ -262,7 +280,7 @@ def captions(sample: Sample) -> list[str]:
     return found
 
 
-def _refuse_rows(objective: str, rows: list[Sample], allowed: str, fix: str) -> None:
+def refuse_rows(objective: str, rows: list[Sample], allowed: str, fix: str) -> None:
     """Refused with the number of `rows` and the first of them, where there are any."""
     if rows:
         first = ", ".join(f"{sample.origin.source}:{sample.id}" for sample in rows[:16])
