@@ -23,7 +23,7 @@ def test_a_plan_counts_what_a_model_has() -> None:
     assert model.parameters == sum(p.numel() for p in built.parameters())
     assert {part.path: part.parameters for part in model.parts} == {path: sum(p.numel() for p in part.parameters()) for path, part in built.parts().items()}
     assert {part.path: part.module for part in model.parts}["language_model"] == "Qwen2ForCausalLM"
-    assert model.picture_tokens[0] == {"width": 224, "height": 224, "tokens": config.measure(224, 224).decoder}
+    assert model.picture_tokens[0] == {"width": 224, "height": 224, "tokens": config.measure(224, 224).decoder, "memory": 0}
     tables = {stage["name"]: {row["part"]: row["trained"] for row in stage["table"]} for stage in model.stages}
     assert list(tables) == ["see", "read", "align", "instruct"]
     assert tables["align"] == {"encoders.vision": 0, "connector": model.parts[1].parameters, "language_model": 0, "text_encoder": 0}

@@ -35,7 +35,7 @@ class ModelPlan:
     stages: list[dict[str, Any]]
     """Per stage: name, objective, and the table part / parameters / trained / how / learning rate."""
     picture_tokens: list[dict[str, int]]
-    """Decoder positions of a picture, by its size."""
+    """Decoder and memory positions of a picture, by its size."""
 
     @property
     def parameters(self) -> int:
@@ -62,7 +62,9 @@ class Plan:
         for model in self.models:
             lines.append(f"\n{model.name}: {model.parameters:,} parameters")
             lines += [f"  {part.path:<24}{part.parameters:>16,}  {part.module}" for part in model.parts]
-            lines += [f"  a picture of {size['width']}x{size['height']} takes {size['tokens']} tokens" for size in model.picture_tokens]
+            for size in model.picture_tokens:
+                remembered = f", and {size['memory']} of memory" if size["memory"] else ""
+                lines.append(f"  a picture of {size['width']}x{size['height']} takes {size['tokens']} tokens{remembered}")
             for stage in model.stages:
                 lines.append(f"  stage {stage['name']} ({stage['objective']})")
                 lines += [
@@ -101,7 +103,9 @@ def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
     from sightline.model.vlm import Model
     from sightline.train.stage import prepare
 
-    resolved = directory.without_checkpoints(config.resolve(config.tokenizer.size if config.tokenizer.train_on else None))
+    side = config.side_tokenizer
+    sizes = (config.tokenizer.size if config.tokenizer.train_on else None, side.size if side is not None and side.train_on else None)
+    resolved = directory.without_checkpoints(config.resolve(*sizes))
     stages = []
     parts: list[PartPlan] = []
     for stage in [None, *(stage for stage in recipe.stages if recipe.model_of(stage) == name)]:
@@ -113,8 +117,9 @@ def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
                 parts = [
                     PartPlan(path=path, module=_class(module), parameters=sum(p.numel() for p in module.parameters())) for path, module in model.parts().items()
                 ]
-    sizes = [{"width": width, "height": height, "tokens": resolved.measure(width, height).decoder} for width, height in _SIZES] if resolved.connector else []
-    return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=sizes)
+    measured = [(size, resolved.measure(*size)) for size in _SIZES] if resolved.encoders and resolved.language_model else []
+    tokens = [{"width": width, "height": height, "tokens": measure.decoder, "memory": measure.memory} for (width, height), measure in measured]
+    return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=tokens)
 
 
 def _class(module: Any) -> str:

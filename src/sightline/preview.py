@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from sightline.errors import Problem, Refused
-from sightline.model.processor import Encoded, Processor
+from sightline.model.packing import Encoded
+from sightline.model.processor import Processor
 from sightline.model.tiling import cut
 from sightline.model.tokens import TextTokenizer
 from sightline.page import Html, Page, escape, picture
@@ -105,8 +106,7 @@ def _processor(recipe: str | None, model: str | None) -> Processor | None:
                 fix="give a finished model instead: --model RUN",
             )
         )
-    chat = config.chat_format()
-    tokenizer = TextTokenizer.load(folder, chat.end, chat.controls)
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls())
     return Processor(config.resolve(tokenizer.size), tokenizer)
 
 

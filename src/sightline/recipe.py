@@ -22,7 +22,7 @@ from sightline.model.assembly import ModelConfig
 from sightline.recipe_source import Loaded
 from sightline.train.stage import StageConfig
 
-_PATHS = re.compile(r"data\.[^.]+\.read(\.\d+)?\.path|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.tokenizer\.path")
+_PATHS = re.compile(r"data\.[^.]+\.read(\.\d+)?\.path|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path")
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -177,7 +177,8 @@ class Recipe(Config):
                 yield f"data.{name}.source: no data {one.source!r}; there is {', '.join(sorted(data))}"
         for name, model in models.items():
             where = "model" if name == "model" and self.model else f"models.{name}"
-            yield from (f"{where}.tokenizer.train_on: no data {missing!r}" for missing in model.tokenizer.train_on if missing not in data)
+            for key, said in (("tokenizer", model.tokenizer), ("side_tokenizer", model.side_tokenizer)):
+                yield from (f"{where}.{key}.train_on: no data {missing!r}" for missing in (said.train_on if said else ()) if missing not in data)
         for stage in self.stages:
             yield from (
                 f"stages.{stage.name}.data.{missing}: no data {missing!r}; there is {', '.join(sorted(data))}" for missing in stage.data if missing not in data

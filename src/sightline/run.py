@@ -18,6 +18,7 @@ from sightline import __version__, recipe_source
 from sightline.data.steps import make_layout, read_and_apply
 from sightline.errors import Refused
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, software, sweep, write_json, write_text
+from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
 from sightline.recipe import Recipe, load
 from sightline.run_checks import refuse_early, tokenizer_folder
@@ -169,29 +170,38 @@ class Run:
     def tokenizer(self, model: str) -> TextTokenizer:
         """The tokenizer of a model: trained on the texts of its data, or read from where the recipe says."""
         if model not in self._tokenizers:
-            self._tokenizers[model] = self._tokenizer(model)
+            config = self.recipe.all_models()[model]
+            self._tokenizers[model] = self._tokenizer(model, config, config.tokenizer, tokenizer_folder(config), config.controls())
         return self._tokenizers[model]
 
-    def _tokenizer(self, model: str) -> TextTokenizer:
-        config = self.recipe.all_models()[model]
-        chat, said = config.chat_format(), config.tokenizer
+    def side_tokenizer(self, model: str) -> TextTokenizer | None:
+        """The tokenizer of a model's side texts, where it has one of its own."""
+        name, config = f"{model}-side", self.recipe.all_models()[model]
+        if name not in self._tokenizers and config.side_tokenizer is not None:
+            folder = Path(config.side_tokenizer.path) if config.side_tokenizer.path else None
+            self._tokenizers[name] = self._tokenizer(name, config, config.side_tokenizer, folder, config.side_controls())
+        return self._tokenizers.get(name)
+
+    def _tokenizer(self, name: str, config: ModelConfig, said: TokenizerConfig, given: Path | None, controls: tuple[str, ...]) -> TextTokenizer:
+        chat = config.chat_format()
+        end = None if name.endswith("-side") else chat.end
         if not said.train_on:
-            folder = tokenizer_folder(config)
-            assert folder is not None, "refused before any work"
-            self.ids[f"tokenizer/{model}"] = sha256_tree(folder / "tokenizer.json")
-            return TextTokenizer.load(folder, chat.end, chat.controls)
-        folder = self.out / "tokenizer" / model
-        inputs = [f"data/{name}" for name in said.train_on]
+            assert given is not None, "refused before any work"
+            self.ids[f"tokenizer/{name}"] = sha256_tree(given / "tokenizer.json")
+            return TextTokenizer.load(given, end, controls)
+        folder = self.out / "tokenizer" / name
+        inputs = [f"data/{data}" for data in said.train_on]
 
         def work(fingerprint: str) -> None:
-            texts = (text for name in said.train_on for text in _texts(self.store(name)))
+            texts = (text for data in said.train_on for text in _texts(self.store(data)))
             with artifact(folder) as temporary:
-                tokenizer = train_tokenizer(texts, said.size, chat)
+                tokenizer = train_tokenizer(texts, said.size, chat, controls)
                 tokenizer.save(temporary)
                 Lineage(id=tokenizer.hash, kind="tokenizer", config=fingerprint).write(temporary)
 
-        self.node(f"tokenizer/{model}", [said.model_dump(mode="json"), chat.model_dump(mode="json")], inputs, folder, work, lambda: Lineage.read(folder).id)
-        return TextTokenizer.load(folder, chat.end, chat.controls)
+        asked = [said.model_dump(mode="json"), chat.model_dump(mode="json"), controls]
+        self.node(f"tokenizer/{name}", asked, inputs, folder, work, lambda: Lineage.read(folder).id)
+        return TextTokenizer.load(folder, end, controls)
 
 
 def _texts(store: Store) -> list[str]:

@@ -44,10 +44,10 @@ def absent_data(loaded: Loaded[Recipe]) -> Iterator[Problem]:
 def absent_weights(loaded: Loaded[Recipe]) -> Iterator[Problem]:
     """Checkpoints that are not on this machine, as warnings: a model can be planned without them, not trained."""
     for name, config in loaded.recipe.all_models().items():
-        named = [(f"encoders.{number}", encoder.checkpoint) for number, encoder in enumerate(config.encoders)]
-        named += [("language_model", config.language_model.checkpoint)] if config.language_model else []
-        named += [("text_encoder", config.text_encoder.checkpoint)] if config.text_encoder else []
-        for part, checkpoint in named:
+        parts: list[tuple[str, object]] = [(f"encoders.{number}", encoder) for number, encoder in enumerate(config.encoders)]
+        parts += [(part, getattr(config, part)) for part in ("connector", "language_model", "text_encoder")]
+        for part, said in parts:
+            checkpoint = getattr(said, "checkpoint", None)
             if checkpoint is not None and hub_layout.find(checkpoint) is None:
                 yield Problem(
                     code="run/absent-weights",
@@ -84,6 +84,16 @@ def _absent_tokenizers(loaded: Loaded[Recipe]) -> Iterator[Problem]:
                 allowed="one of them",
                 fix=f"set {path}.tokenizer.train_on to names of data, or {path}.tokenizer.path",
             )
+        side = config.side_tokenizer
+        if side is not None and not side.train_on and not (side.path and (Path(side.path) / "tokenizer.json").is_file()):
+            path = f"{_model_path(loaded.recipe, name)}.side_tokenizer"
+            yield Problem(
+                code="run/no-tokenizer",
+                place=loaded.place(path),
+                found=f"no tokenizer.json in {side.path}" if side.path else f"{path}: no train_on, no path",
+                allowed="one of them",
+                fix=f"set {path}.train_on to names of data, or {path}.path",
+            )
 
 
 def _parts(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
@@ -103,8 +113,18 @@ def _parts(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
 
 def part_paths(config: ModelConfig) -> list[str]:
     """Paths of the parts that a model of this Config has."""
-    single = {"connector": config.connector, "language_model": config.language_model, "text_encoder": config.text_encoder}
-    return [*(encoder.path for encoder in config.encoders), *(path for path, part in single.items() if part is not None)]
+    connectors = getattr(config.connector, "connectors", None)
+    joined = [f"connector.{name}" for name in connectors] if connectors else ["connector"] if config.connector else []
+    own_text = config.text_encoder is not None and config.text_part is None
+    there = {
+        "combine": config.combine is not None,
+        "layout": bool(config.layout.vectors),
+        "regions": config.regions is not None,
+        "fusion": config.fusion.kind != "sequence",
+        "language_model": config.language_model is not None,
+        "text_encoder": own_text,
+    }
+    return [*(encoder.path for encoder in config.encoders), *joined, *(path for path, is_there in there.items() if is_there)]
 
 
 def _origins(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
@@ -149,7 +169,7 @@ def _objective(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
             allowed=f"{stage.batch}: this loss compares all rows of the batch",
             fix="remove micro_batch",
         )
-    if isinstance(stage.objective, Contrastive) and stage.objective.tags and config.text_encoder and not config.text_encoder.tags:
+    if isinstance(stage.objective, Contrastive) and stage.objective.tags and config.text_encoder and not getattr(config.text_encoder, "tags", False):
         yield Problem(
             code="run/no-tags",
             place=loaded.place(f"{path}.objective.tags"),

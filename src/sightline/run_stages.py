@@ -63,8 +63,8 @@ def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, di
 def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Processor, Path | None]:
     """The model as the stage finds it: fresh parts seeded by the run, then weights of the previous stage and of `init`."""
     name = run.recipe.model_of(stage)
-    tokenizer = run.tokenizer(name)
-    config = run.recipe.all_models()[name].resolve(tokenizer.size)
+    tokenizer, side = run.tokenizer(name), run.side_tokenizer(name)
+    config = run.recipe.all_models()[name].resolve(tokenizer.size, side.size if side else None, tokenizer.control, side.control if side else None)
     base, parts = _origins(run, number, stage)
     torch.manual_seed(int(np.random.SeedSequence([run.recipe.seed, number]).generate_state(1)[0]))
     model = Model(directory.without_checkpoints(config) if base else config)
@@ -76,7 +76,7 @@ def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Proce
         directory.fill(model, directory.read_tensors(folder), str(folder), chosen)
     if model.language_model is not None:
         model.language_model.prove_logits()
-    return model, Processor(config, tokenizer), base
+    return model, Processor(config, tokenizer, side), base
 
 
 def train_stage(run: Run, number: int, stage: StageConfig) -> None:
@@ -85,6 +85,7 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
     name = run.recipe.model_of(stage)
     run.tokenizer(name)
     inputs = [f"data/{data}" for data in stage.data] + [f"tokenizer/{name}"]
+    inputs += [f"tokenizer/{name}-side"] if run.side_tokenizer(name) else []
     inputs += [
         f"stages/{run.recipe.stages[k].name}"
         for k in range(number)
@@ -125,14 +126,15 @@ def _features(run: Run, stage: StageConfig, model: Model, processor: Processor, 
     """Cached features where they change nothing: the encoder is frozen, nothing is augmented, the connector is what reads them, and some row shows a picture."""
     if not stage.cache_features or stage.augment != "none" or not model.encoders or model.connector is None or "write" not in stage.objective.build().needs:  # pyright: ignore[reportAttributeAccessIssue]
         return None
-    encoder = model.config.encoders[0]
     if any(path == "encoders" or path.startswith("encoders.") for path in stage.train):
         return None
-    pictures = [(picture, share.store.path) for share in mixture.shares for row in share.store.kept for picture in share.store[int(row)].pictures]
+    samples = [(share.store.path, share.store[int(row)]) for share in mixture.shares for row in share.store.kept]
+    pictures = [(picture, folder, len(sample.pictures)) for folder, sample in samples for picture in sample.pictures]
     if not pictures:
         return None
-    weights = directory.part_ids(model)[encoder.path]
-    return build_cache(run.out / "features", model, weights, processor, pictures, stage.precision, f"features of {encoder.path}")
+    ids = directory.part_ids(model)
+    weights = sha256_json([ids[encoder.path] for encoder in model.config.encoders])
+    return build_cache(run.out / "features", model, weights, processor, pictures, stage.precision, f"features of {stage.name}")
 
 
 def _save(

@@ -25,10 +25,11 @@ TOWER = TextEncoderConfig(config={"model_type": "clip_text_model", "vocab_size":
     ("said", "message"),
     [
         ({"encoders": [ENCODER], "tiler": None, "connector": None, "language_model": None}, "encoders need a tiler"),
-        ({"encoders": []}, "a connector stands between encoders and a language model: both are needed"),
+        ({"encoders": []}, "a connector stands behind encoders: add one"),
         ({"language_model": None}, "a connector stands between encoders and a language model: both are needed"),
         ({"encoders": [ENCODER, ENCODER]}, r"encoders need different names, found \['vision', 'vision'\]"),
-        ({"encoders": [ENCODER, EncoderConfig(name="other", config=tiny.CLIP)]}, "several encoders need a combine part"),
+        ({"combine": {"kind": "mine", "queries": "vision", "candidates": "other"}}, "combine.candidates\n  one of vision"),
+        ({"text_encoder": "connector", "connector": None}, "there is no connector to share"),
         ({"encoders": [], "connector": None, "text_encoder": TOWER}, "a text_encoder is compared with encoders"),
         ({"encoders": [EncoderConfig(config=tiny.CLIP, sees=("tile",))]}, "no encoder sees overview: add the role to `sees`"),
         ({"max_tokens": 7}, "greater than or equal to 8"),
@@ -67,9 +68,9 @@ def test_a_flat_layout_stands_between_its_texts() -> None:
     config = tiny.writer(connector=MlpConnector(merge=2), layout=FlatLayout(before="<", after=">"))
     measure = config.measure(10, 10)
     assert (measure.decoder, measure.patches) == (1, 4)
-    found = config.layout.pieces(3, measure.tiling, [*measure.grids, *measure.grids])
-    assert [type(piece) for piece in found] == [Words, Slots, Slots, Words]
-    assert [(piece.picture, list(piece.entries)) for piece in found if isinstance(piece, Slots)] == [(3, [0]), (3, [1])]
+    found = config.layout.pieces(3, measure.tiling, measure.grids, config.fusion.route)
+    assert [type(piece) for piece in found] == [Words, Slots, Words]
+    assert [(piece.picture, list(piece.entries)) for piece in found if isinstance(piece, Slots)] == [(3, [0])]
 
 
 def test_configs_measure_without_torch() -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from sightline.errors import Refused
 from sightline.model.chat import CHAT_FORMATS
+from sightline.model.packing import Encoded
 from sightline.model.processor import Processor, conversations
 from sightline.model.tokens import TextTokenizer
-from sightline.samples.sample import Film, Sample, Turn
+from sightline.samples.sample import Film, Regions, Sample, Text, Turn
 
 HOSTILE = "say " + " ".join(dict.fromkeys(control for chat in CHAT_FORMATS.values() for control in chat.controls)) + " twice"
 SHIPS = "\u4e09\u8258\u8239"
@@ -35,7 +36,29 @@ DIALOGUES: dict[str, tuple[Turn, ...]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[(chat, name) for chat in CHAT_FORMATS for name in tiny.TOKENIZERS], ids=lambda pair: "-".join(pair))
+def ended(processor: Processor, answer: str) -> list[int]:
+    """Tokens of an answer with its prefix and what ends it."""
+    chat, tokenizer = processor.chat, processor.tokenizer
+    prefix = chat.assistant.prefix.removeprefix(" ") if tokenizer.spaces else chat.assistant.prefix
+    return tokenizer.encode(prefix + answer + chat.stop) + ([] if chat.stop else [tokenizer.end_id])
+
+
+def answers_of(processor: Processor, encoded: Encoded) -> list[str]:
+    """Decoded learnt runs: one for each stretch of places that follow each other, or up to an end token."""
+    runs: list[list[int]] = [[]]
+    for index, (place, target) in enumerate(zip(encoded.answers.tolist(), encoded.targets.tolist())):
+        if index and (place != encoded.answers[index - 1] + 1 or runs[-1][-1:] == [processor.tokenizer.end_id]):
+            runs.append([])
+        runs[-1].append(target)
+    assert all(run[-1] == processor.tokenizer.end_id for run in runs) or processor.chat.stop, "an answer has no end token"
+    return [processor.decode(run) for run in runs]
+
+
+# a tokenizer of words decodes with spaces between them: it never shows a stop of several signs
+PAIRED = [(chat, name) for chat in CHAT_FORMATS for name in tiny.TOKENIZERS if name != "words" or len(CHAT_FORMATS[chat].stop) < 2]
+
+
+@pytest.fixture(scope="module", params=PAIRED, ids=lambda pair: "-".join(pair))
 def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Processor:
     """A processor of every chat format with every sort of tokenizer."""
     chat, name = request.param
@@ -56,7 +79,10 @@ def said(sample: Sample) -> list[str]:
 def test_what_is_learnt_decodes_to_the_answers(processor: Processor, name: str) -> None:
     sample = tiny.sample(*DIALOGUES[name], pictures=[tiny.picture()])
     encoded = processor.encode(sample)
-    learnt, expected = tiny.answers_of(processor, encoded), said(sample)
+    if not processor.chat.questions and len(said(sample)) > 1:
+        assert len(encoded.targets) == sum(len(ended(processor, answer)) for answer in said(sample))
+        return  # answers follow each other: which token is whose cannot be read from the places
+    learnt, expected = answers_of(processor, encoded), said(sample)
     if processor.tokenizer.decode(processor.tokenizer.encode("a  b")) != "a  b":  # a tokenizer of words: it loses white space, and nothing else
         learnt, expected = tiny.spaceless(learnt), tiny.spaceless(expected)
     assert learnt == expected
@@ -72,8 +98,7 @@ def test_a_prompt_is_a_prefix_of_its_training_sequence(processor: Processor, nam
         assert whole.ids[: prompt.length].tolist() == prompt.ids.tolist()
         assert whole.slots.tolist() == prompt.slots.tolist() and whole.entries.tolist() == prompt.entries.tolist()
         # the answer begins right after it: the last token of the prompt predicts the first of the answer
-        last = processor.tokenizer.encode(tiny.sample(DIALOGUES[name][end]).text(0))
-        assert whole.ids[prompt.length :].tolist() == [*last, processor.tokenizer.end_id]
+        assert whole.ids[prompt.length :].tolist() == ended(processor, tiny.sample(DIALOGUES[name][end]).text(0))
         assert prompt.length - 1 in whole.answers.tolist()
 
 
@@ -88,7 +113,7 @@ def test_a_turn_of_weight_zero_is_context(processor: Processor) -> None:
     encoded = processor.encode(tiny.sample(first, replace(answer, weight=0.0), second, replace(last, weight=0.5), pictures=[tiny.picture()]))
     heard = processor.encode(tiny.sample(first, answer, second, last, pictures=[tiny.picture()]))
     assert encoded.ids.tolist() == heard.ids.tolist()
-    assert tiny.spaceless(tiny.answers_of(processor, encoded)) == ["Intheharbor"]
+    assert tiny.spaceless(answers_of(processor, encoded)) == ["Intheharbor"]
     assert set(encoded.weights.tolist()) == {0.5} and set(heard.weights.tolist()) == {1.0}
     with pytest.raises(Refused, match=r"model/no-answer at test:7\n  found:   no supervised token"):
         processor.encode(tiny.sample(first, replace(answer, weight=0.0), pictures=[tiny.picture()]))
@@ -163,10 +188,18 @@ def test_too_long_names_both_numbers_and_the_row(tmp_path: Path) -> None:
     assert processor.encode(tiny.sample(*sample.turns[1:])).length == 3  # 8 is a limit, not a wall for short ones
 
 
-def test_a_film_is_not_said_without_a_codec(turns: Processor) -> None:
-    film = Turn(role="user", items=(Film(pictures=(0,), times=(0.0,)),))
-    with pytest.raises(Refused, match=r"model/item-not-said[^$]*found:   Film"):
-        turns.encode(tiny.sample(film, tiny.turn("assistant", "no"), pictures=[tiny.picture()]))
+def test_a_region_is_not_said_without_a_codec(turns: Processor) -> None:
+    said = Turn(role="user", items=(Regions(regions=(), label="ship"),))
+    with pytest.raises(Refused, match=r"model/item-not-said[^$]*found:   Regions"):
+        turns.encode(tiny.sample(said, tiny.turn("assistant", "no"), pictures=[tiny.picture()]))
+
+
+def test_a_film_is_its_frames_in_order(turns: Processor) -> None:
+    frames = [tiny.picture(number) for number in range(3)]
+    film = turns.encode(tiny.sample(Turn(role="user", items=(Film(pictures=(2, 0), times=(0.0, 0.5)), Text(text="Where?"))), tiny.turn("assistant", "no"), pictures=frames))
+    shown = turns.encode(tiny.sample(tiny.turn("user", 0, 1, "Where?"), tiny.turn("assistant", "no"), pictures=[frames[2], frames[0]]))
+    assert film.ids.tolist() == shown.ids.tolist() and film.entries.tolist() == shown.entries.tolist()
+    assert [picture.hash for picture in film.pictures] == [frames[2].hash, frames[0].hash]
 
 
 def test_collate_keeps_the_order_and_encodes_a_shared_picture_once(turns: Processor) -> None:

@@ -18,7 +18,8 @@ from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.model.connectors import MlpConnector
 from sightline.model.encoders import EncoderConfig
 from sightline.model.language import LanguageModelConfig
-from sightline.model.processor import Encoded, Processor
+from sightline.model.packing import Encoded
+from sightline.model.processor import Processor
 from sightline.model.tiling import WholeTiler
 from sightline.model.tokens import PAD, TextTokenizer, train_tokenizer
 from sightline.model.vlm import Model

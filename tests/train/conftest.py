@@ -16,7 +16,8 @@ from PIL import Image
 from sightline.data.mixture import Mixture, Share
 from sightline.model.assembly import ModelConfig
 from sightline.model.chat import chat_format
-from sightline.model.processor import FeatureSource, Processor
+from sightline.model.packing import FeatureSource
+from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
 from sightline.samples.pictures import describe

@@ -14,7 +14,7 @@ from sightline.train.feature_cache import FeatureCache, build_cache
 
 def cache(world, model: Model, root: Path, precision: str = "float32") -> FeatureCache:
     store = world.stores["questions"]
-    pictures = [(picture, store.path) for row in store.kept for picture in store[int(row)].pictures]
+    pictures = [(picture, store.path, 1) for row in store.kept for picture in store[int(row)].pictures]
     return build_cache(root, model, directory.part_ids(model)["encoders.vision"], world.processor, pictures, precision, "features")
 
 
@@ -26,10 +26,9 @@ def test_a_loss_from_the_cache_is_the_loss_from_the_pictures(world, tmp_path: Pa
     pictures, cached = world.feed(stage).micro_batches(0)[0], world.feed(stage, features=features).micro_batches(0)[0]
     assert cached.pictures.pixels is None
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        seen, remembered = model.encode(pictures), model.encode(cached)
-        assert seen is not None and remembered is not None
+        seen, remembered = model.encode(pictures)["vision"], model.encode(cached)["vision"]
         losses = [world.feed(stage).objective(model, batch).sums["answer"].item() for batch in (pictures, cached)]
-    assert remembered.grids == seen.grids
+    assert (remembered.grids, remembered.crops) == (seen.grids, seen.crops)
     assert torch.allclose(remembered.values.float(), seen.values.float(), rtol=1e-5 if precision == "float32" else 1e-2, atol=1e-5)
     assert losses[1] == pytest.approx(losses[0], rel=1e-6 if precision == "float32" else 1e-3)
 
@@ -46,9 +45,9 @@ def test_a_cache_belongs_to_weights_normalisation_and_precision(world, tmp_path:
     model: Model = world.model()
     cache(world, model, tmp_path)
     [folder] = tmp_path.iterdir()
-    made = (folder / "values.bin").stat().st_mtime_ns
+    made = (folder / "vision.bin").stat().st_mtime_ns
     cache(world, model, tmp_path)
-    assert [path.stat().st_mtime_ns for path in tmp_path.glob("*/values.bin")] == [made]
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("*/vision.bin")] == [made]
     cache(world, model, tmp_path, "bfloat16")
     cache(world, world.model(seed=1), tmp_path)
     brighter = model.config.encoders[0].model_copy(update={"mean": (0.1, 0.1, 0.1)})

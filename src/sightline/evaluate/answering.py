@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from sightline.evaluate.golden import check_golden
 from sightline.lineage import sha256_json, software, write_json
 from sightline.model import directory
 from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures, to_device
-from sightline.model.processor import Encoded, FeatureSource, Processor
+from sightline.model.packing import Encoded, FeatureSource, pictured
+from sightline.model.processor import Processor
+from sightline.model.tiling import Tiling
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request, answer_key
 from sightline.samples.pictures import read_picture
@@ -78,15 +80,15 @@ class LocalAnswerer:
     def _batch(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> list[Answer]:
         began = time.monotonic()
         device = next(self.model.parameters()).device
-        self._features.look(picture for one in encoded for picture in one.pictures)
+        self._features.look(encoded)
         batch = to_device(self.processor.collate([[one] for one in encoded], features=self._features), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            drawn = generate(self.model, batch, [request.decoding for request in requests], self.processor.tokenizer.end_id, self.processor.tokenizer.pad_id)
+            drawn = generate(self.model, batch, [request.decoding for request in requests], self.processor.ended)
         seconds = (time.monotonic() - began) / len(requests)
         return [self._finish(request, one, tokens, logps, seconds) for request, one, (tokens, logps) in zip(requests, encoded, drawn)]
 
     def _finish(self, request: Request, encoded: Encoded, tokens: list[int], logps: list[float], seconds: float) -> Answer:
-        ended = bool(tokens) and tokens[-1] == self.processor.tokenizer.end_id
+        ended = self.processor.ended(tokens)
         text = self.processor.decode(tokens)
         for stop in request.decoding.stop:
             if stop in text:
@@ -126,47 +128,55 @@ class _Looked(FeatureSource):
 
     def __init__(self, model: Model, processor: Processor, precision: str) -> None:
         self.model, self.processor, self.precision = model, processor, precision
-        self._known: dict[str, Features] = {}
+        self._known: dict[tuple[str, Tiling], dict[str, Features]] = {}
 
-    def look(self, pictures: Iterable[Picture]) -> None:
-        """Encode the pictures that are not known yet."""
-        asked = {picture.hash: picture for picture in pictures}
+    def look(self, encoded: Iterable[Encoded]) -> None:
+        """Encode the pictures of these samples that are not known yet."""
+        asked = {(picture.hash, measure.tiling): (picture, measure) for one in encoded for picture, measure in zip(one.pictures, one.measures)}
         self._known |= {key: self._known.pop(key) for key in asked if key in self._known}  # now the youngest: what this batch needs is not forgotten below
-        items = [picture for key, picture in asked.items() if key not in self._known]
+        items = [(key, asked[key]) for key in asked if key not in self._known]
         device = next(self.model.parameters()).device
         for start in range(0, len(items), 64):
             chunk = items[start : start + 64]
-            encoded = [_only_pictures(self.processor, picture) for picture in chunk]
-            pictures_ = self.processor.collate([[one] for one in encoded]).pictures
-            assert pictures_.pixels is not None
-            features = encode(
-                self.model,
-                Pictures(tilings=pictures_.tilings, picture_of=pictures_.picture_of, pixels=tuple(p.to(device) for p in pictures_.pixels)),
-                self.precision,
-            )
-            where = 0
-            crops = iter(features.grids)
-            for picture, one in zip(chunk, encoded):
-                grids = tuple(next(crops) for _ in one.measures[0].tiling.crops)
-                count = sum(grid.count for grid in grids)
-                self._known[picture.hash] = Features(values=features.values[where : where + count], grids=grids)
-                where += count
+            pictures = self.processor.collate([[pictured(picture, measure)] for _, (picture, measure) in chunk]).pictures
+            assert pictures.pixels is not None
+            features = encode(self.model, replace(pictures, pixels=tuple(p.to(device) for p in pictures.pixels)), self.precision)
+            self._known |= dict(zip((key for key, _ in chunk), _by_picture(features, pictures)))
         while len(self._known) > _LOOKED_AT:
             self._known.pop(next(iter(self._known)))
 
-    def __call__(self, hashes: Sequence[str]) -> dict[str, Features]:
-        found = [self._known[key] for key in hashes]
-        joined = Features(values=torch.cat([one.values for one in found]), grids=tuple(grid for one in found for grid in one.grids))
-        return {self.model.config.encoders[0].name: joined}
+    def __call__(self, pictures: Sequence[tuple[str, Tiling]]) -> dict[str, Features]:
+        firsts, total = [], 0
+        for _, tiling in pictures:
+            firsts.append(total)
+            total += len(tiling.crops)
+        found = {}
+        for encoder in self.model.config.encoders:
+            parts = [self._known[key][encoder.name] for key in pictures]
+            found[encoder.name] = Features(
+                values=torch.cat([part.values for part in parts]),
+                grids=tuple(grid for part in parts for grid in part.grids),
+                crops=tuple(first + crop for first, part in zip(firsts, parts) for crop in part.crops),
+            )
+        return found
 
 
-def _only_pictures(processor: Processor, picture: Picture) -> Encoded:
-    # without a side text: a model that only writes has no text encoder
-    return replace(processor.encode_pair(Sample(id=picture.hash, pictures=(picture,), origin=Origin(source="picture")), ""), texts=())
+def _by_picture(features: dict[str, Features], pictures: Pictures) -> list[dict[str, Features]]:
+    """Features of a batch taken apart by picture; crops are counted from 0 in each."""
+    owners = pictures.picture_of.tolist()
+    found: list[dict[str, Features]] = [{} for _ in pictures.tilings]
+    for name, own in features.items():
+        parts = dict(zip(own.crops, zip(own.split(), own.grids)))
+        for number, tiling in enumerate(pictures.tilings):
+            first = owners.index(number)
+            crops = [crop for crop in range(first, first + len(tiling.crops)) if crop in parts]
+            values = torch.cat([parts[crop][0] for crop in crops]) if crops else own.values[:0]
+            found[number][name] = Features(values=values, grids=tuple(parts[crop][1] for crop in crops), crops=tuple(crop - first for crop in crops))
+    return found
 
 
-def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], end: int, pad: int) -> list[tuple[list[int], list[float]]]:
-    """Tokens (end token included when drawn) and their log-probabilities per bin; bins that ended leave the batch."""
+def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[tuple[list[int], list[float]]]:
+    """Tokens and their log-probabilities per bin, what ends an answer included; bins that `ended` (asked after every token) leave the batch."""
     assert model.language_model is not None
     bins = len(decodings)
     drawn: list[tuple[list[int], list[float]]] = [([], []) for _ in range(bins)]
@@ -181,18 +191,18 @@ def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], end: int
         for row, b in enumerate(active):
             drawn[b][0].append(tokens[row])
             drawn[b][1].append(chosen[row])
-            if tokens[row] != end and len(drawn[b][0]) < decodings[b].max_tokens:
+            if len(drawn[b][0]) < decodings[b].max_tokens and not ended(drawn[b][0]):
                 going.append(row)
         if not going:
             break
         if len(going) < len(active):
             state = state.select(torch.tensor(going, device=h.device))
         active = [active[row] for row in going]
-        h, state = model.extend(state, _one_token([tokens[row] for row in going], h.device))
+        h, state = model.extend(state, one_token([tokens[row] for row in going], h.device))
     return drawn
 
 
-def _one_token(tokens: Sequence[int], device: torch.device) -> Batch:
+def one_token(tokens: Sequence[int], device: torch.device) -> Batch:
     """A batch of one new token per bin."""
     count = len(tokens)
     ones = torch.ones(count, 1, dtype=torch.int32, device=device)

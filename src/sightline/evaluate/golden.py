@@ -13,11 +13,12 @@ import torch
 
 from sightline.errors import Problem, Refused
 from sightline.model.batch import to_device
-from sightline.model.processor import Encoded, Processor
+from sightline.model.packing import Encoded
+from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer
 from sightline.samples.pictures import read_picture
-from sightline.samples.sample import Item, Origin, Sample, Show, Text, Turn
+from sightline.samples.sample import Film, Item, Origin, Sample, Show, Text, Turn
 
 GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 """Largest mean |difference| of token log-probabilities, or of vector components, between what was saved and one forward."""
@@ -58,13 +59,17 @@ def _store(target: Path, number: int, sample: Sample) -> list[str]:
     return files
 
 
-def _plain(item: Item) -> str | int:
-    """An item of a golden turn as JSON: text, or the number of the picture that is shown."""
-    assert isinstance(item, Text | Show), "the prompt was encoded: it holds nothing else"
+def _plain(item: Item) -> str | int | dict[str, Any]:
+    """An item of a golden turn as JSON: text, the number of the picture that is shown, or the frames and times of a film."""
+    assert isinstance(item, Text | Show | Film), "the prompt was encoded: it holds nothing else"
+    if isinstance(item, Film):
+        return {"film": list(item.pictures), "times": list(item.times)}
     return item.text if isinstance(item, Text) else item.picture
 
 
-def _item(plain: str | int) -> Item:
+def _item(plain: str | int | dict[str, Any]) -> Item:
+    if isinstance(plain, dict):
+        return Film(pictures=tuple(plain["film"]), times=tuple(plain["times"]))
     return Text(text=plain) if isinstance(plain, str) else Show(picture=plain)
 
 
@@ -102,7 +107,7 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
             differences += np.abs(found - np.array([*row["picture_vector"], *row["text_vector"]])).tolist()
         else:
             turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])
-            found = _forced(model, processor, processor.encode(replace(sample, turns=turns), answer=False), row["tokens"], precision)
+            found = forced(model, processor, processor.encode(replace(sample, turns=turns), answer=False), row["tokens"], precision)
             differences += np.abs(found - np.array(row["logps"])).tolist()
     mean = sum(differences) / max(1, len(differences))
     if mean > GOLDEN_TOLERANCE[precision]:
@@ -118,14 +123,16 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
     return mean
 
 
-def _forced(model: Model, processor: Processor, prompt: Encoded, tokens: Sequence[int], precision: str) -> np.ndarray:
+def forced(model: Model, processor: Processor, prompt: Encoded, tokens: Sequence[int], precision: str) -> np.ndarray:
     """Log-probability of each given token after a prompt, by one forward."""
     count, length = len(tokens), prompt.length
+    following = np.arange(prompt.positions.max(initial=-1) + 1, prompt.positions.max(initial=-1) + 1 + count)
     forced = replace(
         prompt,
         ids=np.concatenate([prompt.ids, np.asarray(tokens, np.int64)]),
-        positions=np.arange(length + count),
+        positions=np.concatenate([prompt.positions, np.broadcast_to(following, (*prompt.positions.shape[:-1], count))], axis=-1),
         branches=np.zeros(length + count, np.int32),
+        sees=np.concatenate([prompt.sees, np.repeat(prompt.sees[-1:], count, axis=0)]) if prompt.sees is not None else None,
         answers=np.arange(length - 1, length - 1 + count),
         targets=np.asarray(tokens, np.int64),
         weights=np.ones(count, np.float32),

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sightline.kinds import Config
 from sightline.model.chat import ChatFormat, chat_format
-from sightline.model.connectors import CONNECTOR, MlpConnector
-from sightline.model.encoders import ENCODER, EncoderConfig
-from sightline.model.fusion import FUSION, SequenceFusion
-from sightline.model.language import LANGUAGE_MODEL, LanguageModelConfig
-from sightline.model.layouts import LAYOUT, FlatLayout
-from sightline.model.text_tower import TEXT_ENCODER, TextEncoderConfig
+from sightline.model.combines import COMBINE, Combine, UnionCombine
+from sightline.model.connector_kinds.by_encoder import ByEncoderConnector
+from sightline.model.connector_table import CONNECTOR
+from sightline.model.connectors import Connector
+from sightline.model.encoder_table import ENCODER
+from sightline.model.encoders import VisionEncoder
+from sightline.model.fusion import FUSION, Fusion, SequenceFusion
+from sightline.model.language import LanguageModel
+from sightline.model.language_table import LANGUAGE_MODEL
+from sightline.model.layout_table import LAYOUT
+from sightline.model.layouts import FlatLayout, Layout, positions
+from sightline.model.region_samplers import REGIONS, RegionSampler
+from sightline.model.text_table import TEXT_ENCODER
+from sightline.model.text_tower import TextEncoder
 from sightline.model.tiler_table import TILER
 from sightline.model.tiling import Grid, Tiler, Tiling
 
 ENCODERS_NEED_TILER = "encoders need a tiler: it says which crops they see"
+Control = Callable[[str], int]
+"""Id of a control token by its name."""
 
 
 class TokenizerConfig(Config):
@@ -34,36 +45,53 @@ class TokenizerConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What a picture of a given size costs: its tiling, grids after the connector (one per crop), decoder positions and encoder patches."""
+    """What a picture of a given size costs: its tiling, grids after combine and connector (one per crop), and counts of positions."""
 
     tiling: Tiling
     grids: tuple[Grid, ...]
     decoder: int
+    """Decoder positions: entries, learned vectors and control tokens of the layout; plain text of the layout is not counted."""
+    memory: int
+    """Memory positions, counted likewise."""
     patches: int
+    """Tokens that the encoders compute."""
+
+    @property
+    def entries(self) -> int:
+        """Its lines in the feature table."""
+        return sum(grid.count for grid in self.grids)
 
 
 class ModelConfig(Config):
     """Parts of one model; every part is optional, what is there decides what it can do."""
 
-    encoders: list[Annotated[EncoderConfig, ENCODER]] = Field(default_factory=list)
+    encoders: list[Annotated[VisionEncoder, ENCODER]] = Field(default_factory=list)
     """Vision encoders, paths `encoders.NAME`."""
     tiler: Annotated[Tiler, TILER] | None = None
     """How pictures are cut into crops."""
-    connector: Annotated[MlpConnector, CONNECTOR] | None = None
+    combine: Annotated[Combine, COMBINE] | None = None
+    """How the tokens of several encoders become one set; default is `union`: each crop from the encoder that sees its role."""
+    connector: Annotated[Connector, CONNECTOR] | None = None
     """From encoder tokens to language-model tokens."""
-    layout: Annotated[FlatLayout, LAYOUT] = FlatLayout()
+    regions: Annotated[RegionSampler, REGIONS] | None = None
+    """Makes one vector of a region that a question names; without it regions are not said."""
+    layout: Annotated[Layout, LAYOUT] = FlatLayout()
     """Order of entries and what stands around them."""
-    fusion: Annotated[SequenceFusion, FUSION] = SequenceFusion()
+    fusion: Annotated[Fusion, FUSION] = SequenceFusion()
     """How entries reach the language model."""
-    language_model: Annotated[LanguageModelConfig, LANGUAGE_MODEL] | None = None
+    language_model: Annotated[LanguageModel, LANGUAGE_MODEL] | None = None
     """The decoder that writes."""
-    text_encoder: Annotated[TextEncoderConfig, TEXT_ENCODER] | None = None
-    """The second tower of a dual-tower model."""
+    text_encoder: (
+        Annotated[TextEncoder, TEXT_ENCODER, BeforeValidator(lambda value: {"kind": "shared", "part": value} if isinstance(value, str) else value)] | None
+    ) = None
+    """The second tower of a dual-tower model; `connector` or `language_model` names a part that is also the text encoder."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Where the tokenizer comes from."""
-    chat: str = "turns"
-    """Chat format, by its name in the table."""
-    pictures: Literal["in-place", "turn-start", "before-all"] | None = None
+    side_tokenizer: TokenizerConfig | None = None
+    """Where the tokenizer of side texts comes from: those of a text encoder, or of a connector that reads text; default is the model's own."""
+    chat: str | ChatFormat = "turns"
+    """Chat format: its name in the table, or the format itself."""
+    pictures: Literal["in-place", "turn-start", "before-all", "first"] | None = None
     """Overrides where the chat format puts pictures."""
     max_tokens: int = Field(default=2048, ge=8)
     """Longest sample in decoder positions; longer ones are refused, pictures are never cut."""
@@ -72,45 +100,140 @@ class ModelConfig(Config):
     def _fits(self) -> ModelConfig:
         if self.encoders and self.tiler is None:
             raise ValueError(ENCODERS_NEED_TILER)
-        if self.connector is not None and (not self.encoders or self.language_model is None):
+        if self.connector is not None and not self.encoders:
+            raise ValueError("a connector stands behind encoders: add one")
+        if self.connector is not None and self.language_model is None and self.text_part != "connector":
             raise ValueError("a connector stands between encoders and a language model: both are needed")
         names = [encoder.name for encoder in self.encoders]
         if len(set(names)) < len(names):
             raise ValueError(f"encoders need different names, found {names}")
-        if len(names) > 1:
-            raise ValueError("several encoders need a combine part, which this version does not have")
         unseen = sorted(set(self.tiler.roles if self.tiler else ()) - {role for encoder in self.encoders for role in encoder.sees}) if self.encoders else []
         if unseen:
             raise ValueError(f"no encoder sees {', '.join(unseen)}: add the role to `sees`")
+        if self.encoders:
+            self.combined.check(names)
         if self.text_encoder is not None and not self.encoders:
             raise ValueError("a text_encoder is compared with encoders: add one")
+        if self.regions is not None and (not self.encoders or self.language_model is None):
+            raise ValueError("regions are read from encoders and said to a language model: both are needed")
+        if self.regions is not None and getattr(self.connector, "merge_order", None) == "columns":
+            raise ValueError("regions are read from a raster: this connector hands its tokens out column by column")
+        if self.text_part is not None and getattr(self, self.text_part) is None:
+            raise ValueError(f"text_encoder: there is no {self.text_part} to share")
         return self
 
     @property
+    def text_part(self) -> Literal["connector", "language_model"] | None:
+        """The part that is also the text encoder, where one is."""
+        return getattr(self.text_encoder, "part", None)
+
+    @property
+    def combined(self) -> Combine:
+        """How tokens of encoders are put together."""
+        return self.combine or UnionCombine()
+
+    @property
     def abilities(self) -> tuple[str, ...]:
-        """write with a language model, embed with a text encoder."""
-        return tuple(name for name, part in (("write", self.language_model), ("embed", self.text_encoder)) if part is not None)
+        """write with a language model; embed with a text encoder, and match and tell where it can."""
+        told = self._text_abilities() if self.text_encoder is not None else ()
+        return (*(("write",) if self.language_model is not None else ()), *told)
+
+    def _text_abilities(self) -> tuple[str, ...]:
+        part = getattr(self, self.text_part) if self.text_part else self.text_encoder
+        return tuple(getattr(part, "abilities", ("embed",)))
+
+    @property
+    def side_part(self) -> Any:
+        """The part that takes side texts: the text encoder, the part that is also one, or a connector that reads text."""
+        return getattr(self, self.text_part) if self.text_part else self.text_encoder or self.connector
 
     def chat_format(self) -> ChatFormat:
         """The format with this model's choice of where pictures stand."""
-        found = chat_format(self.chat)
+        found = chat_format(self.chat) if isinstance(self.chat, str) else self.chat
         return found.model_copy(update={"pictures": self.pictures}) if self.pictures else found
 
-    def resolve(self, vocabulary: int | None = None) -> ModelConfig:
-        """Everything that checkpoints say copied in once; what is saved with a model."""
+    def controls(self) -> tuple[str, ...]:
+        """Control tokens that chat format and layout write, apart from the end token; those of side texts too where one tokenizer serves both."""
+        own = (*self.chat_format().controls, *self.layout.controls, *getattr(self.language_model, "controls", ()))
+        return tuple(dict.fromkeys(own if self.side_tokenizer else (*own, *self.side_controls())))
+
+    def side_controls(self) -> tuple[str, ...]:
+        """Control tokens of side texts: those of the text encoder and of a connector that reads text."""
+        parts = (self.side_part, self.connector)
+        return tuple(dict.fromkeys(token for part in parts for token in getattr(part, "controls", ())))
+
+    def resolve(self, vocabulary: int | None = None, side: int | None = None, control: Control | None = None, side_control: Control | None = None) -> ModelConfig:
+        """Everything that checkpoints say copied in once; what is saved with a model.
+
+        `vocabulary`, `side`: sizes of trained tokenizers, the model's and that of side texts; `control`, `side_control`: id of a control token in them.
+        Where side texts have no tokenizer of their own, the model's serves both.
+        """
+        text, side_control = vocabulary if side is None else side, side_control or control
         return self.model_copy(
             update={
                 "encoders": [encoder.resolve() for encoder in self.encoders],
-                "language_model": self.language_model.resolve(vocabulary) if self.language_model else None,
-                "text_encoder": self.text_encoder.resolve(vocabulary) if self.text_encoder else None,
+                "language_model": self.language_model.resolve(vocabulary, control) if self.language_model else None,
+                "text_encoder": self.text_encoder.resolve(text, side_control) if self.text_encoder else None,
+                "connector": self.connector.resolve(text, side_control) if self.connector else None,
+            }
+        )
+
+    def twin(self) -> ModelConfig:
+        """The same structure at toy size, with random weights."""
+        tiler = self.tiler.twin() if self.tiler else None
+        sides: dict[str, set[int]] = {}
+        for size in ((96, 96), (200, 120), (64, 160)) if tiler else ():
+            for crop in tiler.tile(*size).crops if tiler else ():
+                sides.setdefault(crop.role, set()).update(crop.window[2:])
+        encoders = []
+        for encoder in self.encoders:
+            seen = {side for role in encoder.sees for side in sides.get(role, ())}
+            encoders.append(encoder.twin(seen.pop() if len(seen) == 1 else None))
+        return self.model_copy(
+            update={
+                "tiler": tiler,
+                "encoders": encoders,
+                "combine": self.combine.twin() if self.combine else None,
+                "connector": self.connector.twin() if self.connector else None,
+                "regions": self.regions.twin() if self.regions else None,
+                "layout": self.layout.twin(),
+                "fusion": self.fusion.twin(),
+                "language_model": self.language_model.twin() if self.language_model else None,
+                "text_encoder": self.text_encoder.twin() if self.text_encoder else None,
             }
         )
 
     def measure(self, width: int, height: int, among: int = 1) -> Measure:
-        """THE token count of a picture of width x height px: expander, planner and limits all call this. Texts of the layout are not counted here."""
+        """THE token count of a picture of width x height px: expander, planner and limits all call this."""
         assert self.tiler is not None, ENCODERS_NEED_TILER
         tiling = self.tiler.tile(width, height, among)
-        encoder = self.encoders[0]
-        raw = [encoder.grid(crop.window[2], crop.window[3]) for crop in tiling.crops if crop.role in encoder.sees]
-        grids = tuple(self.connector.grid(grid) if self.connector else grid for grid in raw)
-        return Measure(tiling=tiling, grids=grids, decoder=sum(grid.count for grid in grids), patches=sum(grid.count for grid in raw))
+        raw: dict[str, Sequence[Grid | None]] = {
+            encoder.name: [encoder.grid(crop.window[2], crop.window[3]) if crop.role in encoder.sees else None for crop in tiling.crops]
+            for encoder in self.encoders
+        }
+        grids = self._grids(tiling, raw)
+        pieces = self.layout.pieces(0, tiling, grids, self.fusion.route) if self.language_model is not None else []
+        return Measure(
+            tiling=tiling,
+            grids=grids,
+            decoder=positions(pieces, "decoder"),
+            memory=positions(pieces, "memory"),
+            patches=sum(grid.count for own in raw.values() for grid in own if grid is not None),
+        )
+
+    def _grids(self, tiling: Tiling, raw: dict[str, Sequence[Grid | None]]) -> tuple[Grid, ...]:
+        """Grids of every crop behind combine and connector; a crop that others consumed has none of its own."""
+        crops = list(tiling.crops)
+        if self.combined.place == "before":
+            return tuple(self._connected(grid) for grid in self.combined.grids(raw, crops))
+        connected: dict[str, Sequence[Grid | None]] = {
+            name: [None if grid is None else self._connected(grid, name) for grid in own] for name, own in raw.items()
+        }
+        return tuple(self.combined.grids(connected, crops))
+
+    def _connected(self, grid: Grid, encoder: str | None = None) -> Grid:
+        if self.connector is None or not grid.count:
+            return grid
+        if isinstance(self.connector, ByEncoderConnector) and encoder is not None:
+            return self.connector.grid_of(encoder, grid)
+        return self.connector.grid(grid)

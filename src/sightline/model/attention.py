@@ -19,6 +19,19 @@ def allowed(stream: Stream) -> Tensor:
     return (causal & same & seen) | itself
 
 
+def both_ways(stream: Stream) -> Tensor:
+    """(B, M, M) bool for encoders: same segment and same branch, whatever comes first; padding reads itself."""
+    same = (stream.segments[:, :, None] == stream.segments[:, None, :]) & (stream.segments > 0)[:, :, None]
+    itself = torch.eye(stream.segments.shape[1], dtype=torch.bool, device=same.device)
+    return (same & (stream.branches[:, :, None] == stream.branches[:, None, :])) | itself
+
+
+def readable(sees: Tensor, memory: int) -> Tensor:
+    """(B, T, M) bool: which memory token each decoder token may read, from (B, T, 2) bounds."""
+    place = torch.arange(memory, device=sees.device)
+    return (place >= sees[..., :1]) & (place < sees[..., 1:])
+
+
 def backend_mask(pattern: Tensor, backend: str, dtype: torch.dtype) -> Tensor:
     """A (B, Tq, Tk) pattern for an attention backend: additive (B, 1, Tq, Tk) in `dtype` for eager, where a boolean would be added as 0 and 1 without a word; boolean for sdpa."""
     if backend == "sdpa":

@@ -6,14 +6,15 @@ width, E joint embedding width, V vocabulary, Q vectors per picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from sightline.model.tiling import Grid, Tiling
+from sightline.model.pieces import PlacedShape
+from sightline.model.tiling import Crop, Grid, Tiling
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Stream:
     """Packed ids with slots. `segments`: 1.. in order, 0 = padding at the end. `branches`: 0 = trunk of its segment, 1.. = a branch that sees the trunk and itself only."""
 
     ids: Tensor  # (B, T) int64
-    positions: Tensor  # (B, T) int64, from 0 in each segment; a branch goes on from its trunk
+    positions: Tensor  # (B, T) int64, or (3, B, T) where positions lie on a grid: from 0 in each segment; a branch goes on from its trunk
     segments: Tensor  # (B, T) int32
     branches: Tensor  # (B, T) int32
     slots: Tensor  # (S,) int64 flat places b*T+t, ascending
@@ -32,10 +33,15 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Tokens of all crops one after another, nothing padded: values (sum of counts, C); `grids` per crop."""
+    """Tokens of crops one after another, nothing padded: values (sum of counts, C); `grids` per crop; `crops`: which crops of the batch they are, ascending."""
 
     values: Tensor
     grids: tuple[Grid, ...]
+    crops: tuple[int, ...]
+
+    def split(self) -> list[Tensor]:
+        """The tokens of each crop, (count, C)."""
+        return list(self.values.split([grid.count for grid in self.grids]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,14 @@ class Pictures:
     picture_of: Tensor  # (K,) int64
     pixels: tuple[Tensor, ...] | None = None
     features: dict[str, Features] | None = None
+
+    def crops(self) -> list[Crop]:
+        """All crops, in batch order."""
+        return [crop for tiling in self.tilings for crop in tiling.crops]
+
+    def seen(self, roles: Container[str]) -> list[int]:
+        """Numbers of the crops with these roles, ascending."""
+        return [number for number, crop in enumerate(self.crops()) if crop.role in roles]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +76,9 @@ class Batch:
     """One micro-batch. What is not in `answers` is not supervised: there is no ignore index."""
 
     decoder: Stream | None = None
+    memory: Stream | None = None
+    """What the decoder reads by cross-attention; same B, M >= 1 tokens a bin."""
+    sees: Tensor | None = None  # (B, T, 2) int32: a decoder token may read memory [lo, hi) of its bin; lo = hi: none
     answers: Tensor  # (A,) int64 flat places that predict
     targets: Tensor  # (A,) int64
     weights: Tensor  # (A,) float32
@@ -70,22 +87,39 @@ class Batch:
     """(source, row, kind) of each segment."""
     pictures: Pictures
     texts: SideTexts | None = None
+    regions: tuple[PlacedShape, ...] = ()
+    """(picture, shape) of the regions that slots take, in px of the source picture; None = the whole picture."""
     tags: Tensor | None = None  # (P, W) uint8: which of the objective's words the captions of a picture name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a second forward of the same step goes on from, gathered by the objective: features of an earlier Output, texts, and which are paired."""
+
+    features: Features
+    texts: SideTexts
+    pairs: Tensor  # (Y, 2) int64: number of the picture, number of the text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What one forward gives; only what was asked for is filled in."""
 
-    logp: Tensor | None = None  # (A,) float32 log-probability of each target
+    logp: Tensor | None = None  # (A,) float32 log-probability of each target; for `tell`, (Z,) of each text token
     lse: Tensor | None = None  # (A,) float32 log-sum-exp of the logits
+    mean_logp: Tensor | None = None  # (Z,) float32 mean log-probability over the vocabulary, for label smoothing
+    owners: Tensor | None = None  # (Z,) int64 number of the text that a token belongs to
     pictures: Tensor | None = None  # (P, Q, E) unit vectors
     tokens: Tensor | None = None  # (P, n, E) unit vectors of single tokens
     texts: Tensor | None = None  # (X, E) unit vectors
+    match: Tensor | None = None  # (Y, 2) logits: no match, match
+    features: Features | None = None  # what the text encoder read of the pictures
 
 
 def to_device(value: T, device: torch.device | str) -> T:
     """A door object with every tensor moved."""
+    if isinstance(value, Tiling | Grid):
+        return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)  # type: ignore[return-value]
     if isinstance(value, tuple):
@@ -101,8 +135,3 @@ def to_device(value: T, device: torch.device | str) -> T:
 def empty_pictures() -> Pictures:
     """No pictures at all."""
     return Pictures(tilings=(), picture_of=torch.zeros(0, dtype=torch.int64), pixels=())
-
-
-def join_features(parts: Sequence[Features]) -> Features:
-    """Features of several picture sets as one."""
-    return Features(values=torch.cat([part.values for part in parts]), grids=tuple(grid for part in parts for grid in part.grids))

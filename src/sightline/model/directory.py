@@ -108,6 +108,9 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
         },
     )
     processor.tokenizer.save(folder, template(processor.chat))
+    if processor.side is not processor.tokenizer:
+        (folder / "side").mkdir()
+        processor.side.save(folder / "side")
     write_json(folder / "generation_config.json", {"eos_token_id": processor.tokenizer.end_id, "pad_token_id": processor.tokenizer.pad_id, "do_sample": False})
     return weights_id(ids)
 
@@ -138,21 +141,21 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
                 fix="load it with the version that made it",
             )
         ) from None
-    chat = config.chat_format()
-    tokenizer = TextTokenizer.load(folder, chat.end, chat.controls)
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls())
+    side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
     weightless = without_checkpoints(config)
     model = Model(weightless)
     fill(model, read_tensors(folder), str(folder))
     if model.language_model is not None:
         model.language_model.prove_logits()
-    return model.eval(), Processor(config, tokenizer), _checked_id(folder, model)
+    return model.eval(), Processor(config, tokenizer, side), _checked_id(folder, model)
 
 
 def _stated(config: ModelConfig) -> dict[str, Any]:
     """A model's Config as config.json states it: parts by path, then what concerns all of them."""
     whole = config.model_dump(mode="json")
     parts = {f"encoders.{encoder['name']}": encoder for encoder in whole.pop("encoders")}
-    for name in ("connector", "layout", "fusion", "language_model", "text_encoder"):
+    for name in ("combine", "connector", "regions", "layout", "fusion", "language_model", "text_encoder"):
         part = whole.pop(name)
         if part is not None:
             parts[name] = part
@@ -267,14 +270,12 @@ def model_folder(path: Path) -> Path:
 
 def without_checkpoints(config: ModelConfig) -> ModelConfig:
     """Same parts, built from their configs alone: the weights come from the directory."""
-    blank: dict[str, Any] = {"checkpoint": None}
-    return config.model_copy(
-        update={
-            "encoders": [encoder.model_copy(update=blank) for encoder in config.encoders],
-            "language_model": config.language_model.model_copy(update=blank) if config.language_model else None,
-            "text_encoder": config.text_encoder.model_copy(update=blank) if config.text_encoder else None,
-        }
-    )
+    parts = {name: _without_checkpoint(getattr(config, name)) for name in ("connector", "language_model", "text_encoder")}
+    return config.model_copy(update={**parts, "encoders": [_without_checkpoint(encoder) for encoder in config.encoders]})
+
+
+def _without_checkpoint(part: Any) -> Any:
+    return part.model_copy(update={"checkpoint": None}) if getattr(part, "checkpoint", None) is not None else part
 
 
 def _shards(tensors: dict[str, Tensor]) -> list[list[str]]:

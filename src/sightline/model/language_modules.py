@@ -13,6 +13,23 @@ from sightline.model.attention import backend_mask
 from sightline.model.language import LanguageModelConfig
 
 
+class GridRotary(nn.Module):
+    """Rotary angles of positions on a grid: channel i of a half takes the time, row or column stream by its section (Wang et al. 2024, section 2.1)."""
+
+    def __init__(self, line: nn.Module, sections: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.line = line
+        self.sections = sections
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin (B, T, head) for positions (3, B, T); positions on a line are three equal streams."""
+        if position_ids.dim() == 2:
+            return self.line(x, position_ids)
+        streams = [self.line(x, stream) for stream in position_ids]
+        cos, sin = (torch.cat([part[k % 3] for k, part in enumerate(zip(*(s[which].split(self.sections * 2, -1) for s in streams)))], -1) for which in (0, 1))
+        return cos, sin
+
+
 class CausalLanguageModel(nn.Module):
     """Embeds, runs the decoder under a given attention pattern, and turns single rows into logits."""
 
@@ -27,11 +44,45 @@ class CausalLanguageModel(nn.Module):
         else:
             self.model = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
         self.model.set_attn_implementation(config.attention)
+        if config.extra_rows:
+            self._widen_input(config.extra_rows)
+        if config.sections:
+            self.model.base_model.rotary_emb = GridRotary(self.model.base_model.rotary_emb, config.sections)
+
+    def _widen_input(self, rows: int) -> None:
+        table = self.model.get_input_embeddings()
+        if self.model.config.tie_word_embeddings:
+            raise Refused(
+                Problem(
+                    code="model/tied-rows",
+                    place="language_model.extra_rows",
+                    found=f"{rows} rows beside tied embeddings",
+                    allowed="0 where input and output embeddings are one table",
+                    fix="set tie_word_embeddings: false, or extra_rows: 0",
+                )
+            )
+        wide = nn.Embedding(table.num_embeddings + rows, table.embedding_dim, device=table.weight.device, dtype=table.weight.dtype)
+        with torch.no_grad():
+            wide.weight.normal_(0.0, getattr(self.model.config, "initializer_range", 0.02))
+            wide.weight[: table.num_embeddings] = table.weight
+        self.model.set_input_embeddings(wide)
 
     @property
     def blocks(self) -> list[nn.Module]:
         """Decoder layers in depth order."""
-        return list(self.model.base_model.layers)
+        decoder = getattr(self.model.base_model, "decoder", self.model.base_model)
+        return list(decoder.layers)
+
+    @property
+    def memory_width(self) -> int:
+        """Width of what its blocks read by cross-attention."""
+        return self.config.width()
+
+    def new_cache(self) -> Any:
+        """An empty cache for `hidden`."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
 
     @property
     def window(self) -> int | None:
@@ -42,12 +93,17 @@ class CausalLanguageModel(nn.Module):
         """(B, T) -> (B, T, D)."""
         return self.model.get_input_embeddings()(ids)
 
-    def hidden(self, x: Tensor, positions: Tensor, pattern: Tensor, cache: Any = None) -> Tensor:
-        """(B, T, D) under a (B, Tq, Tk) bool pattern -> (B, T, D). With a cache, its columns come first in Tk and it is extended in place."""
+    def hidden(self, x: Tensor, positions: Tensor, pattern: Tensor, cache: Any = None, **passed: Any) -> Tensor:
+        """(B, T, D) under a (B, Tq, Tk) bool pattern -> (B, T, D). With a cache, its columns come first in Tk and it is extended in place.
+
+        `positions` is (B, T), or (3, B, T) on a grid. `passed` travels through the model's forward to its layers.
+        """
+        if self.config.grid_positions and positions.dim() == 2:
+            positions = positions.expand(3, -1, -1)
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         mask = backend_mask(pattern, self.config.attention, dtype)
         return self.model.base_model(
-            inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **passed
         ).last_hidden_state
 
     def logits(self, rows: Tensor) -> Tensor:
@@ -68,14 +124,19 @@ class CausalLanguageModel(nn.Module):
         own = self.model(input_ids=ids, use_cache=False).logits[0].float()
         ours = self.logits(self.hidden(self.embed(ids), torch.zeros_like(ids), torch.ones(1, 1, 1, dtype=torch.bool, device=ids.device))[0])
         self.train(training)
-        worst = (own - ours).abs().max().item()
-        if worst > 1e-3 * max(1.0, own.abs().max().item()):
-            raise Refused(
-                Problem(
-                    code="model/logits-differ",
-                    place="language_model",
-                    found=f"{type(self.model).__name__}: logits of its forward differ by {worst:.3g}",
-                    allowed="equal logits",
-                    fix="this family scales its logits in a way that is not known here; choose another or report it",
-                )
+        refuse_other_logits(type(self.model).__name__, own, ours)
+
+
+def refuse_other_logits(name: str, own: Tensor, ours: Tensor) -> None:
+    """Refused where a class's own logits differ from ours."""
+    worst = (own - ours).abs().max().item()
+    if worst > 1e-3 * max(1.0, own.abs().max().item()):
+        raise Refused(
+            Problem(
+                code="model/logits-differ",
+                place="language_model",
+                found=f"{name}: logits of its forward differ by {worst:.3g}",
+                allowed="equal logits",
+                fix="this family scales its logits in a way that is not known here; choose another or report it",
             )
+        )

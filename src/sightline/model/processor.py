@@ -1,7 +1,7 @@
 """Processor: Sample -> Encoded -> Batch, shared by training, evaluation and chat.
 
     Sample --split--> user/assistant pairs --chat format, layout--> pieces --tokenise--> ids, slots, answers --trunk and branches--> Encoded
-    [Encoded] in bins --collate--> Batch --Model.forward--> Output
+    [Encoded] in bins --collate--> Batch --Model.forward--> Output                                  (tokenising: lines.py, packing: packing.py)
 
 Targets come from pieces as they are tokenised. The start of an answer is a token boundary, so a prompt is a prefix of the training sequence.
 """
@@ -9,7 +9,7 @@ Targets come from pieces as they are tokenised. The start of an answer is a toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,71 +17,43 @@ import torch
 
 from sightline.errors import Problem, Refused
 from sightline.model.assembly import Measure, ModelConfig
-from sightline.model.batch import Batch, Features, Pictures, SideTexts, Stream
-from sightline.model.pieces import Control, Piece, Slots, Words
-from sightline.model.tiling import cut
+from sightline.model.batch import Batch, Pictures, SideTexts
+from sightline.model.chat import PICTURES, Role, script
+from sightline.model.lines import Line, Strand, common_prefix, tokenise
+from sightline.model.packing import (
+    NO_TOKENS,
+    Encoded,
+    EncodedStream,
+    FeatureSource,
+    Frames,
+    Table,
+    oriented,
+    packed_answers,
+    packed_sight,
+    packed_stream,
+    pictured,
+)
+from sightline.model.pieces import Control, Piece, PlacedShape, Slots, Words
+from sightline.model.tiling import Tiling, cut
 from sightline.model.tokens import TextTokenizer
 from sightline.samples.pictures import pixels
-from sightline.samples.sample import Item, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Film, Item, Picture, Regions, Sample, Show, Text, Turn
 
 CROP_BYTES = 512 << 20
 """Decoded crops that a processor keeps."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """One sample on the host. Arrays are numpy; `slots` are places in ids, `entries` index the crop tokens of all its pictures together."""
-
-    sample: str
-    source: str
-    ids: np.ndarray  # (t,) int64
-    positions: np.ndarray  # (t,) int64
-    branches: np.ndarray  # (t,) int32
-    slots: np.ndarray  # (s,) int64
-    entries: np.ndarray  # (s,) int64
-    answers: np.ndarray  # (a,) int64 places that predict
-    targets: np.ndarray  # (a,) int64
-    weights: np.ndarray  # (a,) float32
-    pair_of: np.ndarray  # (a,) int64: which user/assistant pair a target belongs to
-    kinds: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    measures: tuple[Measure, ...]
-    texts: tuple[str, ...] = ()
-    """Side texts for a dual tower."""
-    tags: tuple[int, ...] | None = None
-    """Numbers of the objective's tag words that its captions name."""
-    orientation: int = 0
-    """0..7: quarter turns (orientation % 4) and a mirror (orientation >= 4) of the crops, for augmentation."""
-
-    @property
-    def length(self) -> int:
-        """Decoder positions."""
-        return len(self.ids)
-
-
-@dataclass
-class _Line:
-    """One sequence while it is tokenised."""
-
-    ids: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
-    entries: list[int] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    prompt: int = 0
-    """Length before the first answer token."""
-
-
 class Processor:
     """Turns samples into batches for one resolved ModelConfig and its tokenizer."""
 
-    def __init__(self, config: ModelConfig, tokenizer: TextTokenizer) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: TextTokenizer, side: TextTokenizer | None = None) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        self.side = side or tokenizer
         self.chat = config.chat_format()
+        self._grid_positions = config.language_model is not None and config.language_model.grid_positions
         self._measures: dict[tuple[int, int, int], Measure] = {}
-        self._cut: dict[str, tuple[torch.Tensor, ...]] = {}
+        self._cut: dict[tuple[str, Tiling], tuple[torch.Tensor, ...]] = {}
         self._cut_bytes = 0
 
     # Sample -> pieces
@@ -94,87 +66,73 @@ class Processor:
         return self._measures[key]
 
     def pieces(self, turns: Sequence[Turn], measures: Sequence[Measure], answer: bool = True) -> list[Piece]:
-        """Pieces of a conversation. With answer=False it ends where the model goes on writing: after the generation prompt."""
-        chat, found = self.chat, self._format(self.chat.begin)
-        shown = [item.picture for turn in turns for item in turn.items if isinstance(item, Show)]
-        if chat.pictures == "before-all":
-            found += [piece for picture in shown for piece in self._picture(picture, measures)]
-        if chat.default_system is not None and (not turns or turns[0].role != "system"):
-            found += self._format(chat.system.before + chat.default_system + chat.system.after)
-        for number, turn in enumerate(turns):
-            around = getattr(chat, turn.role)
-            found += self._format(around.before)
-            if turn.role == "assistant":
-                found += [replace(piece, weight=turn.weight, answer=True) if isinstance(piece, Words) else piece for piece in self._items(turn, measures)]
-                found += [Control(token=chat.end, weight=turn.weight, answer=True)]
-                last = number == len(turns) - 1
-                found += [] if last else self._format(around.after)
+        """Pieces of a conversation. With answer=False it ends where the model goes on writing: after the generation prompt.
+
+        Where the fusion makes the prompt memory, all before the last answer goes there.
+        """
+        found: list[Piece] = []
+        prompt = 0
+        for step in script(self.chat, [turn.role for turn in turns], answer):
+            if isinstance(step, str):
+                found += self._format(step)
+            elif step == PICTURES:
+                found += [piece for turn in turns for item in turn.items if isinstance(item, Show | Film) for piece in self._seen(item, measures)]
             else:
-                found += [*self._items(turn, measures), *self._format(around.after)]
-        if not answer:
-            found += self._format(chat.assistant.before)
-        return found
+                prompt = len(found) if turns[step].role == "assistant" else prompt
+                found += self._items(turns[step], measures)
+        prompt = prompt if answer else len(found)
+        return [*map(_remembered, found[:prompt]), *found[prompt:]] if self.config.fusion.prompt == "memory" else found
 
     def _format(self, text: str) -> list[Piece]:
         controls = (*self.chat.controls, self.chat.end)
         return [Control(token=part) if known else Words(text=part) for known, part in self.tokenizer.split_controls(text, dict.fromkeys(controls))]
 
     def _items(self, turn: Turn, measures: Sequence[Measure]) -> list[Piece]:
+        chat, learnt = self.chat, turn.role == "assistant"
+        around: Role = getattr(chat, turn.role)
+        # a tokenizer that puts a space before every text of its own accord writes the prefix's space
+        prefix = around.prefix.removeprefix(" ") if learnt and self.tokenizer.spaces else around.prefix
         order: list[Item] = list(turn.items)
-        if self.chat.pictures == "turn-start":
-            order.sort(key=lambda item: not isinstance(item, Show))
+        if chat.pictures == "turn-start":
+            order.sort(key=lambda item: not isinstance(item, Show | Film))
         found: list[Piece] = []
         for item in order:
             if isinstance(item, Text):
-                found.append(Words(text=item.text))
-            elif isinstance(item, Show):
-                found += [] if self.chat.pictures == "before-all" else self._picture(item.picture, measures)
+                told = item.text if chat.questions or turn.role != "user" else ""
+                found.append(Words(text=told if found else prefix + told))
+            elif isinstance(item, Show | Film):
+                found += [] if chat.pictures in ("before-all", "first") else self._seen(item, measures)
+            elif self.config.regions is not None and not learnt:
+                found += self._pointed(item)
             else:
                 raise Refused(
                     Problem(
                         code="model/item-not-said",
                         place="model",
                         found=type(item).__name__,
-                        allowed="text and pictures: this model has no codec for regions or films",
+                        allowed="text, pictures and films: this model has no codec for regions",
                         fix="drop these turns, or name a region codec",
                     )
                 )
-        return found
+        if not learnt:
+            return found
+        end = Words(text=chat.stop) if chat.stop else Control(token=chat.end)
+        return [replace(piece, weight=turn.weight, answer=True) if isinstance(piece, Words | Control) else piece for piece in (*found, end)]
 
-    def _picture(self, picture: int, measures: Sequence[Measure]) -> list[Piece]:
-        measure = measures[picture]
-        return self.config.layout.pieces(picture, measure.tiling, list(measure.grids))
+    def _pointed(self, item: Regions) -> list[Piece]:
+        """Regions that a question names: their label, then the vector of each of their shapes."""
+        found: list[Piece] = [Words(text=f"{item.label} ")] if item.label else []
+        return found + [Slots(picture=region.picture, entries=(), region=(region.picture, region.shape)) for region in item.regions]
 
-    # pieces -> tokens
-
-    def tokenise(self, pieces: Sequence[Piece], offsets: Sequence[int]) -> _Line:
-        """Ids, slots and answers of pieces; `offsets[p]` = first entry of picture p among the sample's entries."""
-        line, index = _Line(), 0
-        while index < len(pieces):
-            piece = pieces[index]
-            index += 1
-            if isinstance(piece, Slots):
-                line.slots += range(len(line.ids), len(line.ids) + len(piece.entries))
-                line.entries += [offsets[piece.picture] + entry for entry in piece.entries]
-                line.ids += [self.tokenizer.pad_id] * len(piece.entries)
-                continue
-            if isinstance(piece, Control):
-                ids = [self.tokenizer.control(piece.token)]
-            else:
-                text = piece.text
-                while index < len(pieces) and isinstance(pieces[index], Words) and (pieces[index].answer, pieces[index].weight) == (piece.answer, piece.weight):  # pyright: ignore
-                    text += pieces[index].text  # pyright: ignore[reportAttributeAccessIssue]
-                    index += 1
-                ids = self.tokenizer.encode(text)
-            if piece.answer and not line.prompt:
-                line.prompt = len(line.ids)
-            if piece.answer and piece.weight > 0:
-                line.answers += range(len(line.ids) - 1, len(line.ids) - 1 + len(ids))
-                line.targets += ids
-                line.weights += [piece.weight] * len(ids)
-            line.ids += ids
-        line.prompt = line.prompt or len(line.ids)
-        return line
+    def _seen(self, item: Show | Film, measures: Sequence[Measure]) -> list[Piece]:
+        layout, route = self.config.layout, self.config.fusion.route
+        after: list[Piece] = [Words(text=self.chat.picture_after)] if self.chat.picture_after else []
+        if isinstance(item, Film):
+            own = [measures[picture] for picture in item.pictures]
+            return [*layout.film(item.pictures, item.times, [one.tiling for one in own], [one.grids for one in own], route), *after]
+        measure = measures[item.picture]
+        pieces = layout.pieces(item.picture, measure.tiling, measure.grids, route)
+        return [*(piece if isinstance(piece, Slots) else replace(piece, picture=item.picture) for piece in pieces), *after]
 
     # Sample -> Encoded
 
@@ -195,10 +153,17 @@ class Processor:
                 )
             )
         assert answer or sample.turns[-1].role == "user", "a prompt ends with the user's turn"
-        measures = tuple(self.measure(p.width, p.height, len(sample.pictures)) for p in sample.pictures)
-        offsets = np.cumsum([0, *(measure.decoder for measure in measures)]).tolist()
-        lines = [self.tokenise(self.pieces(turns, measures, answer), offsets) for turns in conversations(sample)]
-        encoded = self._branch(sample, lines, measures)
+        sample, views = self._unrolled(sample)
+        measures = tuple(self.measure(p.width, p.height, len(views)) for p in views)
+        offsets = np.cumsum([0, *(measure.entries for measure in measures)]).tolist()
+        start = self.config.language_model.start_id if self.config.language_model is not None and self.config.fusion.prompt == "memory" else None
+        regions = self._regions(sample, measures, place)
+        numbers = {region: -1 - len(self.config.layout.vectors) - number for number, region in enumerate(regions)}
+        lines = [
+            tokenise(self.pieces(turns, measures, answer), offsets, self.tokenizer, self._grid_positions, start, numbers)
+            for turns in conversations(sample, one_answer=start is not None)
+        ]
+        encoded = replace(self._branch(sample, lines, views, measures), regions=regions)
         if encoded.length > self.config.max_tokens:
             raise Refused(
                 Problem(
@@ -221,77 +186,128 @@ class Processor:
             )
         return encoded
 
-    def _branch(self, sample: Sample, lines: list[_Line], measures: tuple[Measure, ...]) -> Encoded:
-        trunk = _common_prefix(lines) if len(lines) > 1 else 0
-        head = lines[0]
-        ids, branches, positions = head.ids[:trunk], [0] * trunk, list(range(trunk))
-        slots = [slot for slot in head.slots if slot < trunk]
-        entries = head.entries[: len(slots)]
-        answers: list[int] = []
-        targets: list[int] = []
-        weights: list[float] = []
-        pair_of: list[int] = []
+    def _regions(self, sample: Sample, measures: Sequence[Measure], place: str) -> tuple[PlacedShape, ...]:
+        """The regions that questions name, each once. Refused with the place of the sample where one cannot be read."""
+        if self.config.regions is None:
+            return ()
+        items = [item for turn in sample.turns if turn.role != "assistant" for item in turn.items if isinstance(item, Regions)]
+        found = tuple(dict.fromkeys((region.picture, region.shape) for item in items for region in item.regions))
+        problems: list[Problem] = []
+        for picture, measure in enumerate(measures):
+            shapes = [shape for owner, shape in found if owner == picture]
+            try:
+                if shapes:
+                    self.config.regions.check(measure.tiling, [grid if grid.count else None for grid in measure.grids], shapes)
+            except Refused as refused:
+                problems += [replace(problem, place=f"{place}, {problem.place}") for problem in refused.problems]
+        if problems:
+            raise Refused(problems)
+        return found
+
+    def _unrolled(self, sample: Sample) -> tuple[Sample, tuple[Picture | Frames, ...]]:
+        """The sample with its pictures numbered as the model sees them: what its turns show, in order, and films as groups of `frames` pictures that are one crop each.
+
+        A last group that is not full repeats its last frame. Without films every picture is there, shown or not.
+        """
+        if not any(isinstance(item, Film) for turn in sample.turns for item in turn.items):
+            return sample, sample.pictures
+        together = max(encoder.frames for encoder in self.config.encoders)
+        views: list[Picture | Frames] = []
+        turns = []
+        for turn in sample.turns:
+            items: list[Item] = []
+            for item in turn.items:
+                first = len(views)
+                if isinstance(item, Show):
+                    views.append(sample.pictures[item.picture])
+                    items.append(Show(picture=first))
+                elif isinstance(item, Film):
+                    groups = [item.pictures[start : start + together] for start in range(0, len(item.pictures), together)]
+                    filled = [(*group, *group[-1:] * (together - len(group))) for group in groups]
+                    views += [Frames(pictures=tuple(sample.pictures[p] for p in group)) if together > 1 else sample.pictures[group[0]] for group in filled]
+                    items.append(Film(pictures=tuple(range(first, len(views))), times=item.times[::together]))
+                else:
+                    items.append(item)
+            turns.append(replace(turn, items=tuple(items)))
+        return replace(sample, turns=tuple(turns)), tuple(views)
+
+    def _branch(self, sample: Sample, lines: list[Line], views: tuple[Picture | Frames, ...], measures: tuple[Measure, ...]) -> Encoded:
+        """Lines as branches of one trunk. Memory is shared where all lines have the same; otherwise each line has its own, and there is no trunk."""
+        several = len(lines) > 1
+        remembered = [(line.memory.ids, line.memory.entries) for line in lines]
+        shared = all(memory == remembered[0] for memory in remembered) and self.config.fusion.prompt == "decoder"
+        trunk = common_prefix(lines) if several and shared else 0
+        decoder, memory = Strand(), Strand()
+        branches, memory_branches, sees, answers, pair_of = [0] * trunk, [], [], [], []
+        decoder.take(lines[0].decoder, 0, trunk)
+        sees += lines[0].sees[:trunk]
         for number, line in enumerate(lines):
-            start = len(ids) - trunk
-            body = line.ids[trunk:]
-            ids = ids + body
-            branches += [number + 1 if len(lines) > 1 else 0] * len(body)
-            positions += range(trunk, len(line.ids))
-            kept = [(slot, entry) for slot, entry in zip(line.slots, line.entries) if slot >= trunk]
-            slots += [slot + start for slot, _ in kept]
-            entries += [entry for _, entry in kept]
-            answers += [place + start if place >= trunk else place for place in line.answers]
-            targets += line.targets
-            weights += line.weights
+            branch = number + 1 if several else 0
+            moved, before = len(decoder.ids) - trunk, 0 if shared else len(memory.ids)
+            if not number or not shared:
+                memory.take(line.memory, 0, len(line.memory.ids))
+                memory_branches += [0 if shared else branch] * len(line.memory.ids)
+            decoder.take(line.decoder, trunk, len(line.decoder.ids))
+            branches += [branch] * (len(line.decoder.ids) - trunk)
+            sees += [(low + before, high + before) for low, high in line.sees[trunk:]]
+            answers += [place + moved if place >= trunk else place for place in line.answers]
             pair_of += [number] * len(line.targets)
-        kinds = tuple(str(sample.attributes.get("kind", "")).split(","))
+        stream = self._arrays(decoder, branches)
         return Encoded(
             sample=sample.id,
             source=sample.origin.source,
-            ids=np.asarray(ids, np.int64),
-            positions=np.asarray(positions, np.int64),
-            branches=np.asarray(branches, np.int32),
-            slots=np.asarray(slots, np.int64),
-            entries=np.asarray(entries, np.int64),
+            ids=stream.ids,
+            positions=stream.positions,
+            branches=stream.branches,
+            slots=stream.slots,
+            entries=stream.entries,
+            sees=np.asarray(sees, np.int32).reshape(-1, 2) if memory.ids else None,
+            memory=self._arrays(memory, memory_branches) if memory.ids else None,
             answers=np.asarray(answers, np.int64),
-            targets=np.asarray(targets, np.int64),
-            weights=np.asarray(weights, np.float32),
+            targets=np.asarray([target for line in lines for target in line.targets], np.int64),
+            weights=np.asarray([weight for line in lines for weight in line.weights], np.float32),
             pair_of=np.asarray(pair_of, np.int64),
-            kinds=kinds,
-            pictures=sample.pictures,
+            kinds=tuple(str(sample.attributes.get("kind", "")).split(",")),
+            pictures=views,
             measures=measures,
+            read=self._read(sample, len(views)) if self.config.connector is not None and self.config.connector.reads_text else (),
         )
 
-    def encode_pair(self, sample: Sample, text: str) -> Encoded:
-        """Pictures and one side text, for a dual tower; nothing is decoded."""
-        measures = tuple(self.measure(p.width, p.height, len(sample.pictures)) for p in sample.pictures)
-        none, wide = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return Encoded(
-            sample=sample.id,
-            source=sample.origin.source,
-            ids=none,
-            positions=none,
-            branches=none.astype(np.int32),
-            slots=none,
-            entries=none,
-            answers=none,
-            targets=none,
-            weights=wide,
-            pair_of=none,
-            kinds=("pair",),
-            pictures=sample.pictures,
-            measures=measures,
-            texts=(text,),
+    def _arrays(self, strand: Strand, branches: list[int]) -> EncodedStream:
+        places = np.asarray(strand.positions, np.int64).reshape(-1, 3)
+        return EncodedStream(
+            ids=np.asarray(strand.ids, np.int64),
+            positions=np.ascontiguousarray(places.T) if self._grid_positions else places[:, 0].copy(),
+            branches=np.asarray(branches, np.int32),
+            slots=np.asarray(strand.slots, np.int64),
+            entries=np.asarray(strand.entries, np.int64),
         )
+
+    def _read(self, sample: Sample, views: int) -> tuple[str, ...]:
+        """Per picture, the text of the first user turn that shows it."""
+        found = [""] * views
+        for number, turn in reversed(list(enumerate(sample.turns))):
+            for item in turn.items if turn.role == "user" else ():
+                for picture in (item.picture,) if isinstance(item, Show) else item.pictures if isinstance(item, Film) else ():
+                    found[picture] = sample.text(number)
+        return tuple(found)
+
+    def encode_pair(self, sample: Sample, text: str) -> Encoded:
+        """Its picture and one side text, for a dual tower; nothing is decoded."""
+        [picture] = sample.pictures
+        return pictured(picture, self.measure(picture.width, picture.height), sample.id, sample.origin.source, (text,))
 
     # Encoded -> Batch
 
     def side_texts(self, texts: Sequence[str], picture_of: Sequence[int]) -> SideTexts:
-        """Ids of a dual tower's texts, each ended by the end token, cut at its `max_tokens`."""
-        assert self.config.text_encoder is not None
-        limit = self.config.text_encoder.max_tokens
-        lines = [[*self.tokenizer.encode(text)[: limit - 1], self.tokenizer.end_id] for text in texts]
-        ids = torch.full((len(lines), max(len(line) for line in lines)), self.tokenizer.pad_id, dtype=torch.int64)
+        """Ids of side texts, each begun by the first token of the part that takes them, ended by the end token, and cut at its `max_tokens`."""
+        part = self.config.side_part
+        first = [self.side.control(part.begin)] if getattr(part, "begin", None) else []
+        room = getattr(part, "max_tokens", 512) - len(first) - 1
+        lines = [[*first, *self.side.encode(text)[:room], self.side.end_id] for text in texts]
+        if getattr(part, "padded", False):
+            lines = [line + [self.side.pad_id] * (part.max_tokens - len(line)) for line in lines]
+        ids = torch.full((len(lines), max(len(line) for line in lines)), self.side.pad_id, dtype=torch.int64)
         for row, line in enumerate(lines):
             ids[row, : len(line)] = torch.tensor(line)
         return SideTexts(ids=ids, lengths=torch.tensor([len(line) for line in lines]), picture_of=torch.tensor(list(picture_of), dtype=torch.int64))
@@ -299,89 +315,58 @@ class Processor:
     def collate(self, bins: Sequence[Sequence[Encoded]], features: FeatureSource | None = None, root: Path | None = None, tag_words: int = 0) -> Batch:
         """One Batch; rows, bins and tokens keep their order. Pictures that several rows show are encoded once. `tag_words` = length of the objective's word list."""
         rows = [encoded for packed in bins for encoded in packed]
-        table: dict[tuple[str, int], tuple[int, Picture, Measure]] = {}
-        first: dict[tuple[str, int], int] = {}
-        total = 0
-        for encoded in rows:
-            for picture, measure in zip(encoded.pictures, encoded.measures):
-                key = (picture.hash, encoded.orientation)
-                if key not in table:
-                    table[key] = (len(table), picture, measure)
-                    first[key] = total
-                    total += measure.decoder
-        stream, answers, targets, weights, owners = self._stream(bins, first)
-        pictures = self._pictures([(picture, measure, key[1]) for key, (_, picture, measure) in table.items()], features, root)
+        table = Table(rows)
+        pad, vectors = self.tokenizer.pad_id, len(self.config.layout.vectors)
+        decoder = packed_stream([[table.placed(one, one.stream, vectors) for one in packed] for packed in bins], pad)
+        memory = sees = None
+        if any(one.memory is not None for one in rows):
+            memory = packed_stream([[table.placed(one, one.memory or NO_TOKENS, vectors) for one in packed] for packed in bins], pad, least=1)
+            sees = packed_sight(bins)
         texts = None
         if any(encoded.texts for encoded in rows):
-            told = [(text, table[encoded.pictures[0].hash, encoded.orientation][0] if encoded.pictures else -1) for encoded in rows for text in encoded.texts]
+            told = [(text, table.of(encoded)[0] if encoded.pictures else -1) for encoded in rows for text in encoded.texts]
             texts = self.side_texts([text for text, _ in told], [index for _, index in told])
+        elif any(encoded.read for encoded in rows):
+            texts = self.side_texts([shown.read for shown in table.places], list(range(len(table.places))))
         tags = None
         if any(encoded.tags is not None for encoded in rows):
-            tags = torch.zeros(len(table), tag_words, dtype=torch.uint8)
+            tags = torch.zeros(len(table.places), tag_words, dtype=torch.uint8)
             for encoded in rows:
-                tags[table[encoded.pictures[0].hash, encoded.orientation][0], list(encoded.tags or ())] = 1
+                tags[table.of(encoded)[0], list(encoded.tags or ())] = 1
+        answers = packed_answers(bins)
         return Batch(
-            decoder=stream,
-            answers=answers,
-            targets=targets,
-            weights=weights,
-            owners=owners,
+            decoder=decoder,
+            memory=memory,
+            sees=sees,
+            answers=answers.places,
+            targets=answers.targets,
+            weights=answers.weights,
+            owners=answers.owners,
             rows=tuple((encoded.source, encoded.sample, ",".join(encoded.kinds)) for encoded in rows),
-            pictures=pictures,
+            pictures=self._pictures(table, features, root),
             texts=texts,
             tags=tags,
+            regions=tuple(table.regions),
         )
 
-    def _stream(
-        self, bins: Sequence[Sequence[Encoded]], first: dict[tuple[str, int], int]
-    ) -> tuple[Stream | None, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        width = max((sum(encoded.length for encoded in packed) for packed in bins), default=0)
-        shape = (len(bins), width)
-        ids = np.full(shape, self.tokenizer.pad_id, np.int64)
-        positions, segments, branches = np.zeros(shape, np.int64), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        slots, sources, answers, targets, weights, owners = ([np.zeros(0, np.int64)] for _ in range(6))
-        row = 0
-        for b, packed in enumerate(bins):
-            start = 0
-            for number, encoded in enumerate(packed):
-                where = slice(start, start + encoded.length)
-                ids[b, where], positions[b, where], branches[b, where] = encoded.ids, encoded.positions, encoded.branches
-                segments[b, where] = number + 1
-                place = b * width + start
-                slots.append(encoded.slots + place)
-                sources.append(_global_entries(encoded, first))
-                answers.append(encoded.answers + place)
-                targets.append(encoded.targets)
-                weights.append(encoded.weights)
-                owners.append(np.full(len(encoded.targets), row, np.int64))
-                start, row = start + encoded.length, row + 1
-        flat = [torch.from_numpy(np.concatenate(parts)) for parts in (slots, sources, answers, targets, weights, owners)]
-        stream = None
-        if width:
-            stream = Stream(
-                ids=torch.from_numpy(ids),
-                positions=torch.from_numpy(positions),
-                segments=torch.from_numpy(segments),
-                branches=torch.from_numpy(branches),
-                slots=flat[0],
-                sources=flat[1],
-            )
-        return stream, flat[2], flat[3], flat[4].float(), flat[5]
-
-    def _pictures(self, table: Sequence[tuple[Picture, Measure, int]], features: FeatureSource | None, root: Path | None) -> Pictures:
-        tilings = tuple(measure.tiling for _, measure, _ in table)
+    def _pictures(self, table: Table, features: FeatureSource | None, root: Path | None) -> Pictures:
+        tilings = tuple(shown.tiling for shown in table.places)
         picture_of = torch.tensor([index for index, tiling in enumerate(tilings) for _ in tiling.crops], dtype=torch.int64)
-        if features is not None and table:
-            return Pictures(tilings=tilings, picture_of=picture_of, features=features([picture.hash for picture, _, _ in table]))
-        crops = tuple(_oriented(crop, turn) for picture, measure, turn in table for crop in self._crops(picture, measure, root))
+        if features is not None and tilings:
+            return Pictures(tilings=tilings, picture_of=picture_of, features=features([(shown.hash, shown.tiling) for shown in table.places]))
+        crops = tuple(
+            oriented(crop, shown.orientation) for shown, picture in zip(table.places, table.pictures) for crop in self._crops(picture, shown.tiling, root)
+        )
         return Pictures(tilings=tilings, picture_of=picture_of, pixels=crops)
 
-    def _crops(self, picture: Picture, measure: Measure, root: Path | None) -> tuple[torch.Tensor, ...]:
-        """Crops of a picture, kept in memory up to CROP_BYTES: small sets are decoded once and not once an epoch."""
-        key = f"{picture.hash}:{hash(measure.tiling)}"
+    def _crops(self, picture: Picture | Frames, tiling: Tiling, root: Path | None) -> tuple[torch.Tensor, ...]:
+        """Crops of a picture, kept in memory up to CROP_BYTES: small sets are decoded once and not once an epoch. Frames of one crop are joined on the bands."""
+        if isinstance(picture, Frames):
+            return tuple(torch.cat(crops) for crops in zip(*(self._crops(frame, tiling, root) for frame in picture.pictures)))
+        key = (picture.hash, tiling)
         found = self._cut.get(key)
         if found is None:
-            found = tuple(torch.from_numpy(crop) for crop in cut(pixels(picture, root), measure.tiling))
+            found = tuple(torch.from_numpy(crop) for crop in cut(pixels(picture, root), tiling))
             size = sum(crop.nbytes for crop in found)
             if self._cut_bytes + size <= CROP_BYTES:
                 self._cut[key] = found
@@ -391,11 +376,16 @@ class Processor:
     # tokens -> text
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, up to the end token."""
+        """Text of generated ids, up to the end token or the text that ends an answer."""
         kept = list(ids)
         if self.tokenizer.end_id in kept:
             kept = kept[: kept.index(self.tokenizer.end_id)]
-        return self.tokenizer.decode(kept)
+        text = self.tokenizer.decode(kept).removeprefix(self.chat.assistant.prefix)
+        return text.partition(self.chat.stop)[0] if self.chat.stop else text
+
+    def ended(self, ids: list[int]) -> bool:
+        """Whether the last of generated ids ended the answer."""
+        return ids[-1:] == [self.tokenizer.end_id] or bool(self.chat.stop and self.chat.stop in self.tokenizer.decode(ids))
 
     def prompt(self, encoded: Encoded) -> str:
         """The rendered prompt, control tokens included and pictures as {picture:N}; part of an answer's key."""
@@ -414,49 +404,21 @@ class Processor:
         return "".join(parts) + (self.tokenizer.decode(run, controls=True) if run else "")
 
 
-class FeatureSource:
-    """Protocol of the feature cache: picture hashes in, Features by encoder name out."""
+def conversations(sample: Sample, one_answer: bool = False) -> list[tuple[Turn, ...]]:
+    """The token sequences of a sample: one, or one per user/assistant pair when its turns are independent (a system turn belongs to each).
 
-    def __call__(self, hashes: Sequence[str]) -> dict[str, Features]:
-        """Features of these pictures, in this order."""
-        raise NotImplementedError
-
-
-def conversations(sample: Sample) -> list[tuple[Turn, ...]]:
-    """The token sequences of a sample: one, or one per user/assistant pair when its turns are independent (a system turn belongs to each)."""
-    if sample.attributes.get("turns") != "independent":
-        return [sample.turns]
+    `one_answer`: one sequence per learnt assistant turn, with all turns before it, for models that write only what comes last.
+    """
     head = sample.turns[:1] if sample.turns and sample.turns[0].role == "system" else ()
     body = sample.turns[len(head) :]
-    return [(*head, *body[start : start + 2]) for start in range(0, len(body), 2)]
+    if sample.attributes.get("turns") == "independent":
+        return [(*head, *body[start : start + 2]) for start in range(0, len(body), 2)]
+    ends = [number for number, turn in enumerate(sample.turns) if turn.role == "assistant" and turn.weight > 0]
+    if one_answer and ends and sample.turns[-1].role == "assistant":
+        return [sample.turns[: end + 1] for end in ends]
+    return [sample.turns]
 
 
-def _common_prefix(lines: Sequence[_Line]) -> int:
-    """Longest prefix with equal ids and entries, before the first answer of every line."""
-    limit = min(line.prompt for line in lines)
-    first = lines[0]
-    length = 0
-    while length < limit and all(line.ids[length] == first.ids[length] for line in lines):
-        length += 1
-    slots = {slot: entry for slot, entry in zip(first.slots, first.entries) if slot < length}
-    for line in lines[1:]:
-        own = {slot: entry for slot, entry in zip(line.slots, line.entries) if slot < length}
-        differing = [slot for slot in slots.keys() | own.keys() if slots.get(slot) != own.get(slot)]
-        length = min([length, *differing])
-    return length
-
-
-def _oriented(crop: torch.Tensor, orientation: int) -> torch.Tensor:
-    """A crop (bands, h, w) after `orientation % 4` quarter turns and, from 4 on, a mirror."""
-    turned = torch.rot90(crop, orientation % 4, (1, 2)) if orientation % 4 else crop
-    return (turned.flip(2) if orientation >= 4 else turned).contiguous()
-
-
-def _global_entries(encoded: Encoded, first: dict[tuple[str, int], int]) -> np.ndarray:
-    """Entries of a sample's own table moved to the batch's table."""
-    if not len(encoded.entries):
-        return encoded.entries
-    bounds = np.cumsum([0, *(measure.decoder for measure in encoded.measures)])
-    picture = np.searchsorted(bounds, encoded.entries, side="right") - 1
-    starts = np.asarray([first[p.hash, encoded.orientation] for p in encoded.pictures], np.int64)
-    return encoded.entries - bounds[picture] + starts[picture]
+def _remembered(piece: Piece) -> Piece:
+    """The piece as part of a prompt that is memory."""
+    return replace(piece, stream="memory") if isinstance(piece, Slots) else replace(piece, stream="memory", answer=False, weight=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -82,6 +83,11 @@ class TextTokenizer:
     def size(self) -> int:
         """Rows that an embedding needs: largest id + 1."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def spaces(self) -> bool:
+        """Whether every text begins with a space of the tokenizer's own, as with sentencepiece."""
+        return self.piece(self.encode("x")[0]).startswith(" ")
 
     def control(self, token: str) -> int:
         """Id of a control token; Refused where the tokenizer lacks it."""
@@ -187,14 +193,14 @@ def _split(text: str, control: str) -> list[tuple[bool, str]]:
     return found
 
 
-def train_tokenizer(texts: Iterable[str], size: int, chat: ChatFormat) -> TextTokenizer:
-    """Byte-level BPE (Sennrich et al. 2016; GPT-2's bytes) with the chat format's control tokens and a pad token of its own.
+def train_tokenizer(texts: Iterable[str], size: int, chat: ChatFormat, others: Iterable[str] = ()) -> TextTokenizer:
+    """Byte-level BPE (Sennrich et al. 2016; GPT-2's bytes) with the chat format's control tokens, `others` of a layout or a text side, and a pad token of its own.
 
     Every text begins with a space that decoding takes away again, so that a word is the same token at the start of an answer and inside a text; a leading space of
     a text's own is therefore not kept.
     `size` is an upper bound of the vocabulary, control tokens included; at least 256 bytes + controls.
     """
-    controls = [PAD, *dict.fromkeys((*chat.controls, chat.end))]
+    controls = [PAD, *dict.fromkeys((*chat.controls, *others, chat.end))]
     if size < 256 + len(controls):
         raise Refused(
             Problem(
@@ -215,4 +221,4 @@ def train_tokenizer(texts: Iterable[str], size: int, chat: ChatFormat) -> TextTo
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return TextTokenizer(tokenizer.to_str(), chat.end, PAD, controls=chat.controls)
+    return TextTokenizer(tokenizer.to_str(), chat.end, PAD, controls=controls)

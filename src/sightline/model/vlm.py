@@ -1,13 +1,13 @@
 """Model: parts put together by a ModelConfig. `forward` is its only entry in training; `extend` is its only entry in decoding.
 
-Letters: B bins, T tokens, N feature-table entries, D width, A answer tokens (see batch.py).
+Letters: B bins, T tokens, M memory tokens, N feature-table entries, D width, A answer tokens (see batch.py).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from sightline.errors import Problem, Refused
 from sightline.model.assembly import ModelConfig
-from sightline.model.attention import allowed
-from sightline.model.batch import Batch, Features, Output, Stream
+from sightline.model.attention import allowed, readable
+from sightline.model.batch import Batch, Features, Given, Output, Stream
+from sightline.model.connector_kinds.by_encoder import ByEncoderConnector
+from sightline.model.fusion_modules import Memory
 
 HEAD_CHUNK = 4096
 """Answer rows per call of the language-model head: bounds the memory of (rows, V) logits."""
@@ -24,50 +26,98 @@ HEAD_CHUNK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What decoding remembers: cache columns, which of them are real, and the next position of each bin."""
+    """What decoding remembers: cache columns, which of them are real, the next position of each bin, memory, and what of it the last token saw."""
 
     cache: Any
     valid: Tensor  # (B, cached) bool
     next: Tensor  # (B,) int64
+    memory: Memory | None = None
+    sees: Tensor | None = None  # (B, 2) int32
 
     def fork(self, counts: Sequence[int]) -> State:
         """Bin i repeated counts[i] times; the copies go their own ways."""
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.next.device)
-        return State(cache=copy.deepcopy(self.cache), valid=self.valid, next=self.next).select(index)
+        return replace(self, cache=copy.deepcopy(self.cache)).select(index)
 
     def select(self, bins: Tensor) -> State:
         """Keep these bins, in this order. The cache is changed in place."""
         self.cache.reorder_cache(bins)
-        return State(cache=self.cache, valid=self.valid[bins], next=self.next[bins])
+        memory = self.memory.select(bins) if self.memory is not None else None
+        sees = self.sees[bins] if self.sees is not None else None
+        return State(cache=self.cache, valid=self.valid[bins], next=self.next[bins], memory=memory, sees=sees)
+
+
+class LayoutVectors(nn.Module):
+    """Learned vectors of width D that a layout places among the entries."""
+
+    def __init__(self, names: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.randn(width) * width**-0.5))
+
+    def forward(self) -> Tensor:
+        """(names, D), in the layout's order."""
+        return torch.stack([getattr(self, name) for name in self.names])
 
 
 class Model(nn.Module):
-    """A composed model. Part paths are its attribute paths: encoders.NAME, connector, fusion, language_model, text_encoder."""
+    """A composed model. Part paths are its attribute paths: encoders.NAME, combine, connector, layout, regions, fusion, language_model, text_encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoders = nn.ModuleDict({encoder.name: encoder.build() for encoder in config.encoders})
-        channels = config.encoders[0].channels() if config.encoders else 0
-        self.language_model = config.language_model.build() if config.language_model else None
-        self.connector = config.connector.build(channels, config.language_model.width()) if config.connector and config.language_model else None
-        self.fusion = config.fusion.build() if config.language_model else None
-        self.text_encoder = config.text_encoder.build(channels) if config.text_encoder else None
-        self._refuse_misfits(channels)
+        self.language_model: Any = config.language_model.build() if config.language_model else None
+        width = config.language_model.width() if config.language_model else 0
+        channels = {encoder.name: encoder.channels() for encoder in config.encoders}
+        combined = config.combined
+        self.combine: Any = combined.build(channels if combined.place == "before" else dict.fromkeys(channels, width)) if config.encoders else None
+        self.connector: Any = self._build_connector(channels, width)
+        vectors = config.layout.vectors if config.language_model else ()
+        self.layout = LayoutVectors(vectors, width) if vectors else None
+        self.regions: Any = config.regions.build(width) if config.regions is not None else None
+        self.fusion: Any = config.fusion.build(config.language_model.block()) if config.language_model else None
+        if self.fusion is not None:
+            self.fusion.attach(self.language_model)
+        own_text = config.text_encoder if config.text_encoder is not None and config.text_part is None else None
+        seen = config.encoders[0].channels("text_encoder") if config.encoders else 0
+        self.text_encoder: Any = own_text.build(seen) if own_text is not None else None
+        self._refuse_misfits(channels, width)
 
-    def _refuse_misfits(self, channels: int) -> None:
+    def _build_connector(self, channels: dict[str, int], width: int) -> Any:
+        connector, combined = self.config.connector, self.config.combined
+        if connector is None:
+            return None
+        if isinstance(connector, ByEncoderConnector):
+            return connector.build_each(channels, width)
+        before = {combined.channels(channels)} if combined.place == "before" else set(channels.values())
+        if len(before) > 1:
+            raise Refused(
+                Problem(
+                    code="model/shared-connector",
+                    place="model.connector",
+                    found=f"one connector for encoders of {', '.join(f'{n}: {c}' for n, c in channels.items())} channels",
+                    allowed="equal channels, or a connector per encoder",
+                    fix="connector: {kind: by-encoder, connectors: {NAME: {kind: ...}, ..}}",
+                )
+            )
+        return connector.build(before.pop(), width)
+
+    def _refuse_misfits(self, channels: dict[str, int], width: int) -> None:
         problems = []
-        width = self.config.language_model.width() if self.config.language_model else channels
-        if self.config.encoders and self.connector is None and channels != width:
-            problems.append(
+        if self.config.encoders and self.connector is None and self.language_model is not None:
+            wide = self.language_model.memory_width if self.config.fusion.route("overview") == "memory" else width
+            problems += [
                 Problem(
                     code="model/no-connector",
                     place="model.connector",
-                    found=f"encoder tokens of {channels} numbers before a language model of width {width}",
+                    found=f"encoder tokens of {own} numbers before a language model of width {wide}",
                     allowed="equal widths, or a connector",
                     fix="add connector: {kind: mlp, depth: 2}",
                 )
-            )
+                for own in {self.config.combined.channels(channels)} - {wide}
+            ]
         window = self.language_model.window if self.language_model is not None else None
         if window is not None and self.config.max_tokens > window:
             problems.append(
@@ -84,52 +134,81 @@ class Model(nn.Module):
 
     @property
     def abilities(self) -> tuple[str, ...]:
-        """What it can be asked: write, embed."""
+        """What it can be asked: write, embed, match, tell."""
         return self.config.abilities
 
+    @property
+    def texts(self) -> Any:
+        """The module that embeds texts: the text encoder, or the part that is also one."""
+        return getattr(self, self.config.text_part) if self.config.text_part else self.text_encoder
+
     def parts(self) -> dict[str, nn.Module]:
-        """Part path -> module, for every part with tensors."""
+        """Part path -> module, for every part with tensors; a connector per encoder is a part each."""
         found: dict[str, nn.Module] = {f"encoders.{name}": module for name, module in self.encoders.items()}
-        for name in ("connector", "language_model", "text_encoder"):
+        for name in ("combine", "connector", "layout", "regions", "fusion", "language_model", "text_encoder"):
             module = getattr(self, name)
-            if module is not None:
+            if name == "connector" and isinstance(self.config.connector, ByEncoderConnector):
+                found |= {f"connector.{encoder}": own for encoder, own in module.connectors.items()}
+            elif module is not None and next(module.parameters(), None) is not None:
                 found[name] = module
         return found
 
-    def encode(self, batch: Batch, consumer: str = "connector") -> Features | None:
-        """Features of all crops as a consumer reads them, from the cache where the batch carries it."""
+    def encode(self, batch: Batch, consumer: str = "connector") -> dict[str, Features]:
+        """Features by encoder, as a consumer reads them; from the cache where the batch carries it."""
         if not batch.pictures.tilings:
-            return None
-        encoder = self.config.encoders[0]
+            return {}
         if batch.pictures.features is not None:
-            return batch.pictures.features[encoder.name]
-        return self.encoders[encoder.name](batch.pictures, encoder.read(consumer))
+            return batch.pictures.features
+        return {encoder.name: self.encoders[encoder.name](batch.pictures, encoder.read(consumer)) for encoder in self.config.encoders}
 
     def see(self, batch: Batch) -> Tensor | None:
-        """The feature table (N, D): crop tokens in batch order."""
+        """The feature table (N, D): crop tokens in batch order, then the layout's vectors, then those of regions."""
         features = self.encode(batch)
-        if features is None:
+        if not features:
             return None
-        if self.connector is None:
-            return features.values
-        return self.connector(Features(values=features.values.to(next(self.connector.parameters()).dtype), grids=features.grids)).values
+        texts = batch.texts if self.config.connector is not None and self.config.connector.reads_text else None
+        if self.config.combined.place == "before":
+            table = self._connect(self.combine(features, batch.pictures), texts, batch)
+        elif isinstance(self.config.connector, ByEncoderConnector):
+            table = self.combine(self.connector.forward_each({name: self._cast(own) for name, own in features.items()}, texts, batch.pictures), batch.pictures)
+        else:
+            table = self.combine({name: self._connect(own, texts, batch) for name, own in features.items()}, batch.pictures)
+        vectors = [self.layout()] if self.layout is not None else []
+        vectors += [self.regions(table, batch.pictures, batch.regions)] if self.regions is not None else []
+        return torch.cat([table.values, *(found.to(table.values.dtype) for found in vectors)]) if vectors else table.values
+
+    def _cast(self, features: Features) -> Features:
+        return replace(features, values=features.values.to(next(self.connector.parameters()).dtype))
+
+    def _connect(self, features: Features, texts: Any, batch: Batch) -> Features:
+        return features if self.connector is None else self.connector(self._cast(features), texts=texts, pictures=batch.pictures)
 
     def write(self, stream: Stream, table: Tensor | None) -> Tensor:
         """Token embeddings with the table's entries written into the slots, (B, T, D)."""
-        assert self.language_model is not None
         x = self.language_model.embed(stream.ids)
         if table is None:
             assert not len(stream.slots), "slots without pictures"
             return x
+        if x.shape[-1] != table.shape[-1]:  # memory of a decoder whose cross-attention reads the encoder's own width: it holds nothing but entries
+            x = x.new_zeros(*x.shape[:2], table.shape[-1])
         flat = x.reshape(-1, x.shape[-1]).index_copy(0, stream.slots, table[stream.sources].to(x.dtype))
         return flat.view_as(x) + 0 * table.sum().to(x.dtype)
 
-    def forward(self, batch: Batch, ask: Literal["write", "embed"] = "write") -> Output:
-        """write: log-probabilities of the targets. embed: unit vectors of pictures, of their tokens (with a tag projection), and of the side texts."""
+    def forward(self, batch: Batch, ask: Literal["write", "embed", "match", "tell"] = "write", given: Given | None = None) -> Output:
+        """write: log-probabilities of the targets. embed: unit vectors of pictures, of their tokens (with a tag projection), and of the side texts.
+
+        match: logits of `given.pairs`; tell: log-probabilities of the tokens of `given.texts`, both from the features of an earlier `embed`.
+        """
         if ask == "embed":
             return self._embed(batch)
-        assert self.language_model is not None and self.fusion is not None and batch.decoder is not None
-        h = self.fusion(self.language_model, self.write(batch.decoder, self.see(batch)), batch.decoder)
+        if ask == "match":
+            assert given is not None
+            return Output(match=self.texts.match(given.features, given.texts, given.pairs))
+        if ask == "tell":
+            assert given is not None
+            told = self.texts.tell(given.features, given.texts)
+            return Output(logp=told.logp, mean_logp=told.mean_logp, owners=told.owners)
+        h = self.hidden(batch)
         rows = h.reshape(-1, h.shape[-1])[batch.answers]
         logp, lse = [], []
         for start in range(0, len(rows), HEAD_CHUNK):
@@ -140,14 +219,39 @@ class Model(nn.Module):
         nothing = rows.new_zeros(0, dtype=torch.float32)
         return Output(logp=torch.cat(logp) if logp else nothing, lse=torch.cat(lse) if lse else nothing)
 
+    def hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states of the decoder (B, T, D)."""
+        assert batch.decoder is not None
+        table = self.see(batch)
+        memory = self._memory(batch, table, keep=False)
+        reads = readable(batch.sees, memory.values.shape[1]) if memory is not None and batch.sees is not None else None
+        x = self.write(batch.decoder, table if len(batch.decoder.slots) or batch.memory is None else None)
+        return self.fusion(self.language_model, x, batch.decoder.positions, allowed(batch.decoder), memory, reads)
+
+    def _memory(self, batch: Batch, table: Tensor | None, keep: bool) -> Memory | None:
+        if batch.memory is None:
+            return None
+        return self.fusion.remember(self.language_model, self.write(batch.memory, table), batch.memory, keep)
+
     def _embed(self, batch: Batch) -> Output:
-        assert self.text_encoder is not None
-        features = self.encode(batch, "text_encoder")
-        tagged = self.text_encoder.config.tags
+        features = self.encode(batch, "text_encoder").get(self.config.encoders[0].name)
+        if features is not None and len(features.crops) != len(batch.pictures.tilings):
+            raise Refused(
+                Problem(
+                    code="model/crops-of-a-vector",
+                    place="model.tiler",
+                    found=f"{len(features.crops)} crops of {len(batch.pictures.tilings)} pictures",
+                    allowed="one crop a picture: a text is compared with a picture and not with parts of it",
+                    fix="tiler: {kind: whole, size: ...}",
+                )
+            )
+        texts = self.texts
+        tagged = getattr(texts.config, "tags", False)
         return Output(
-            pictures=self.text_encoder.embed_pictures(features) if features else None,
-            tokens=self.text_encoder.embed_tokens(features) if features and tagged else None,
-            texts=self.text_encoder.embed_texts(batch.texts) if batch.texts is not None else None,
+            pictures=texts.embed_pictures(features) if features else None,
+            tokens=texts.embed_tokens(features) if features and tagged else None,
+            texts=texts.embed_texts(batch.texts) if batch.texts is not None else None,
+            features=features,
         )
 
     def extend(self, state: State | None, batch: Batch) -> tuple[Tensor, State]:
@@ -155,22 +259,40 @@ class Model(nn.Module):
 
         Returns the hidden state of the last token of each bin (B, D), and the new state. In `batch.decoder`, segment 0 marks padding at the end of a bin.
         """
-        from transformers import DynamicCache
-
-        assert self.language_model is not None and batch.decoder is not None
+        assert batch.decoder is not None
         stream = batch.decoder
         bins, length = stream.ids.shape
         real = stream.segments > 0
-        x = self.write(stream, self.see(batch))
+        table = self.see(batch)
+        x = self.write(stream, table if len(stream.slots) or batch.memory is None else None)
         own = allowed(stream)
         if state is None:
-            cache, before, start = DynamicCache(), real.new_zeros(bins, 0), real.new_zeros(bins, dtype=torch.int64)
-        else:
-            cache, before, start = state.cache, state.valid, state.next
-        pattern = torch.cat([before[:, None].expand(-1, length, -1), own], dim=2)
-        positions = stream.positions + start[:, None]
-        hidden = self.language_model.hidden(x, positions, pattern, cache)
-        last = real.sum(1) - 1
-        h = hidden[torch.arange(bins, device=last.device), last]
-        reached = positions.masked_fill(~real, -1).amax(1) + 1
-        return h, State(cache=cache, valid=torch.cat([before, real], dim=1), next=reached)
+            state = State(cache=self.language_model.new_cache(), valid=real.new_zeros(bins, 0), next=real.new_zeros(bins, dtype=torch.int64))
+        memory, sees = self._going_on(state, batch, self._memory(batch, table, keep=True))
+        reads = readable(sees, memory.values.shape[1]) if memory is not None and sees is not None else None
+        pattern = torch.cat([state.valid[:, None].expand(-1, length, -1), own], dim=2)
+        positions = stream.positions + state.next[:, None]
+        hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache)
+        last, every = real.sum(1) - 1, torch.arange(bins, device=real.device)
+        reached = positions.amax(0) if positions.dim() == 3 else positions
+        return hidden[every, last], State(
+            cache=state.cache,
+            valid=torch.cat([state.valid, real], dim=1),
+            next=reached.masked_fill(~real, -1).amax(1) + 1,
+            memory=memory,
+            sees=sees[every, last] if sees is not None else None,
+        )
+
+    def _going_on(self, state: State, batch: Batch, fresh: Memory | None) -> tuple[Memory | None, Tensor | None]:
+        """Memory of the state and of the batch together, and what the new tokens see of it (B, T, 2): new pictures, else what the last token saw."""
+        if fresh is None:
+            length = batch.decoder.ids.shape[1] if batch.decoder is not None else 0
+            return state.memory, state.sees[:, None].expand(-1, length, -1) if state.sees is not None else None
+        assert batch.sees is not None
+        if state.memory is None:
+            return fresh, batch.sees
+        moved = batch.sees + state.memory.values.shape[1]
+        if state.sees is not None:
+            blind = batch.sees[..., 0] == batch.sees[..., 1]
+            moved = torch.where(blind[..., None], state.sees[:, None], moved)
+        return state.memory.join(fresh), moved

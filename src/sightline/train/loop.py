@@ -17,7 +17,8 @@ from torch import nn
 from sightline.data.mixture import Mixture
 from sightline.errors import Problem, Refused
 from sightline.model.batch import Batch, to_device
-from sightline.model.processor import FeatureSource, Processor
+from sightline.model.packing import FeatureSource
+from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.progress import Progress
 from sightline.samples.sample import Sample
@@ -136,8 +137,9 @@ class ChangeCheck:
     def run(self, stage: str) -> list[str]:
         """Names of trainable tensors that nothing reads. Refused where a read one stood still, or a frozen one moved."""
         unchanged = [name for name, p in self.trained.items() if _mark(p) == self.before[name]]
-        unread = [name for name in unchanged if self.trained[name].grad is None]
-        still = [name for name in unchanged if self.trained[name].grad is not None]
+        # a gradient of nothing but zeros is that of a part whose input no row had: regions that no question named
+        unread = [name for name in unchanged if (gradient := self.trained[name].grad) is None or not gradient.any()]
+        still = [name for name in unchanged if name not in unread]
         moved = [name for name, tensor in self.frozen.items() if _mark(tensor) != self.before[name]]
         problems = [
             Problem(
@@ -190,6 +192,7 @@ def train(
         for step, batches in enumerate(ahead):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * stage.rate(step, total)
+            objective.at(step, feed.seed)
             counts = _total([objective.counts(batch) for batch in batches])
             terms: dict[str, float] = {}
             for batch in batches:
@@ -203,6 +206,7 @@ def train(
             norm = nn.utils.clip_grad_norm_(prepared.trained.values(), stage.clip)
             _refuse_non_finite("gradient", {"norm": norm}, batches, f"stage {stage.name}, step {step}")
             optimizer.step()
+            objective.after_step(model)
             if step + 1 == CHECK_AFTER:
                 unread = check.run(stage.name)
             optimizer.zero_grad(set_to_none=True)

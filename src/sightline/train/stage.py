@@ -14,7 +14,7 @@ from torch import nn
 from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Config
 from sightline.model.vlm import Model
-from sightline.train.objectives import ObjectiveField
+from sightline.train.objective_table import ObjectiveField
 
 
 class Lora(Config):
@@ -166,13 +166,15 @@ def prepare(model: Model, stage: StageConfig) -> Prepared:
 
 
 def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems: list[Problem]) -> tuple[dict[str, nn.Parameter], str]:
-    """The parameters that a part trains, and how; what does not fit joins `problems`."""
+    """The parameters that a part trains, and how; what does not fit joins `problems`. What no consumer reads is not trained, nor is what is fixed for ever."""
+    spare = set(getattr(module, "spare", ()))
     if plan.lora:
         problems += insert_lora(f"stages.{stage}.train.{path}", module, plan.lora)
         chosen = {name: p for name, p in module.named_parameters() if "lora_" in name}
         how = f"lora r={plan.lora.rank} alpha={plan.lora.alpha:g}"
     elif plan.last is not None:
-        blocks: list[nn.Module] = getattr(module, "blocks", [])
+        ids = {id(p) for name, p in module.named_parameters() if name not in spare}
+        blocks = [block for block in getattr(module, "blocks", []) if any(id(p) in ids for p in block.parameters())]
         if plan.last > len(blocks):
             allowed = f"1..{len(blocks)}" if blocks else "nothing: this part has no blocks"
             problems.append(
@@ -184,6 +186,7 @@ def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems
     else:
         chosen = dict(module.named_parameters())
         how = "all"
+    chosen = {name: parameter for name, parameter in chosen.items() if name not in spare}
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen, how

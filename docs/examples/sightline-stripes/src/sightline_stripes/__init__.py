@@ -1,0 +1,1 @@
+"""Kinds for Sightline from another package."""
