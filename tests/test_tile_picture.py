@@ -119,11 +119,11 @@ def test_a_drawing_shows_every_box_and_every_crop() -> None:
 @pytest.mark.parametrize("size", [(100, 60), (3, 90)])
 def test_drawings_of_any_tiler(kind: str, size: tuple[int, int], toy: Path, tmp_path: Path) -> None:
     file = tmp_path / "tiles.png"
-    write_drawing(file, chosen_model(toy, [f"model.tiler={{kind: {kind}}}"]), size, None)
+    write_drawing(file, [("toy", chosen_model(toy, [f"model.tiler={{kind: {kind}}}"]))], size, None)
     with Image.open(file) as drawn:
         assert drawn.format == "PNG" and drawn.width > 150 and len(np.unique(np.asarray(drawn).reshape(-1, 3), axis=0)) > 3
 
 
 def test_a_drawing_that_cannot_be_written(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"usage/out at .*tiles.png\n  found:   .*No such file"):
-        write_drawing(tmp_path / "absent" / "tiles.png", chosen_model(toy), (8, 8), None)
+        write_drawing(tmp_path / "absent" / "tiles.png", [("toy", chosen_model(toy))], (8, 8), None)

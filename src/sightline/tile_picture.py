@@ -25,6 +25,7 @@ SIZES = ((336, 336), (640, 480), (1000, 600), (600, 1000), (1920, 1080))
 COLOURS = {"tile": (214, 69, 65), "canvas": (214, 69, 65), "overview": (31, 119, 210), "detail": (32, 145, 92)}
 """Of outlines, by role."""
 _PANEL, _CROP, _EDGE = 560, 132, 16
+_TITLE = 30
 _INK, _PAPER = (40, 44, 50), (255, 255, 255)
 
 
@@ -61,11 +62,12 @@ def _by(pair: tuple[int, int]) -> str:
 
 
 def chosen_model(recipe: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> ModelConfig:
-    """The model of a recipe that sees pictures. Raises Refused where there is none, or several and no `name`."""
+    """The model of a recipe that sees pictures; without a `name`, of several the one that the last stage trains. Raises Refused where there is none, or no such one."""
     loaded = load(recipe, overrides)
     seeing = {key: model for key, model in loaded.recipe.all_models().items() if model.encoders}
-    if name is None and len(seeing) == 1:
-        [name] = seeing
+    if name is None and seeing:
+        trained = loaded.recipe.model_of(loaded.recipe.stages[-1]) if loaded.recipe.stages else ""
+        name = trained if trained in seeing else next(iter(seeing)) if len(seeing) == 1 else None
     if name in seeing:
         return seeing[name]
     found = f"no model {name!r} that sees pictures" if name else f"{len(seeing)} models that see pictures"
@@ -137,15 +139,36 @@ def tile_rows(model: ModelConfig, sizes: Sequence[tuple[int, int]]) -> list[Tile
     return rows
 
 
-def write_drawing(file: Path, model: ModelConfig, size: tuple[int, int], picture: np.ndarray | None) -> None:
-    """Write `draw_tiles` of a picture of `size` (w, h), plain grey where there is none, as a PNG. Raises Refused where it cannot be written."""
+def write_drawing(file: Path, models: Sequence[tuple[str, ModelConfig]], size: tuple[int, int], picture: np.ndarray | None) -> None:
+    """Write `draw_tiles` of a picture of `size` (w, h), plain grey where there is none, as a PNG; of several models side by side under their names.
+
+    Raises Refused where it cannot be written.
+    """
     if picture is None:
         picture = np.full((size[1], size[0], 3), 200, np.uint8)
-    drawn = draw_tiles(picture, model.measure(*size).tiling)
+    boards = [draw_tiles(picture, model.measure(*size).tiling) for _, model in models]
+    drawn = boards[0] if len(boards) == 1 else _together([name for name, _ in models], boards)
     try:
         drawn.save(file, "PNG")
     except OSError as error:
         raise Refused(Problem(code="usage/out", place=str(file), found=str(error), allowed="a file that can be written")) from error
+
+
+def _together(names: Sequence[str], boards: Sequence[Image.Image]) -> Image.Image:
+    """Boards in rows of two, each under its name."""
+    rows = [list(zip(names, boards))[start : start + 2] for start in range(0, len(boards), 2)]
+    widths = [max(row[column][1].width for row in rows if column < len(row)) for column in range(min(2, len(boards)))]
+    heights = [max(board.height for _, board in row) + _TITLE for row in rows]
+    sheet = Image.new("RGB", (sum(widths), sum(heights)), _PAPER)
+    pen, y = ImageDraw.Draw(sheet), 0
+    for row, height in zip(rows, heights):
+        x = 0
+        for (name, board), width in zip(row, widths):
+            pen.text((x + _EDGE, y + 8), name, fill=_INK, font=_font(18))
+            sheet.paste(board, (x, y + _TITLE))
+            x += width
+        y += height
+    return sheet
 
 
 def draw_tiles(picture: np.ndarray, tiling: Tiling) -> Image.Image:

@@ -108,7 +108,13 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
         "layout": {"kind": "merged", "newline": False},
         "regions": {"kind": "spatial", "points": 16, "anchors": [8, 4], "neighbours": 3, "inner": 8},
     },
-    "prompt-in-memory": {"encoders": [CLIP], "tiler": {"kind": "whole", "size": 32}, "connector": {"kind": "mlp"}, "language_model": T5, "fusion": {"kind": "encoder-decoder"}},
+    "prompt-in-memory": {
+        "encoders": [CLIP],
+        "tiler": {"kind": "whole", "size": 32},
+        "connector": {"kind": "mlp"},
+        "language_model": T5,
+        "fusion": {"kind": "encoder-decoder"},
+    },
     "question-in-memory": {
         "encoders": [{"config": {"model_type": "blip_vision_model", "image_size": 32, **_SIZES}, "final_norm": True, "tokens": "all"}],
         "tiler": {"kind": "whole", "size": 32},
@@ -124,7 +130,9 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
         "fusion": {"kind": "cross-attention"},
     },
     "grid": {
-        "encoders": [{"kind": "qwen2-vl", "config": {"model_type": "qwen2_vl_vision", "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}}],
+        "encoders": [
+            {"kind": "qwen2-vl", "config": {"model_type": "qwen2_vl_vision", "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}}
+        ],
         "tiler": {"kind": "smart-resize", "factor": 16, "min_pixels": 256, "max_pixels": 4096},
         "connector": {"kind": "merger"},
         "language_model": {**LLAMA, "sections": [1, 1, 2]},

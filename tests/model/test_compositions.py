@@ -45,7 +45,8 @@ def test_counts_are_slots_are_features(made: tuple[Model, Processor]) -> None:
         measure = processor.measure(width, height)
         encoded = processor.encode(tiny.sample(tiny.turn("user", 0, "Where?"), tiny.turn("assistant", "no"), pictures=[picture]))
         places = len(encoded.slots) + (len(encoded.memory.slots) if encoded.memory else 0)
-        known = {processor.tokenizer.control(control) for control in processor.config.layout.controls}
+        framing = (getattr(processor.config.layout, "begin", ""), getattr(processor.config.layout, "end", "")) if processor.config.layout.kind == "flat" else ()
+        known = {processor.tokenizer.control(control) for control in processor.config.layout.controls if control not in framing}
         controls = sum(token in known for stream in (encoded, encoded.memory) if stream for token in stream.ids.tolist())
         if processor.config.fusion.prompt == "decoder":
             assert places + controls == measure.decoder + measure.memory
@@ -70,7 +71,9 @@ def test_gradients_reach_every_part_and_do_not_depend_on_packing(made: tuple[Mod
     rows = [processor.encode(sample) for sample in SAMPLES]
     found = gradients(model, processor, [[rows[:3], rows[3:]]])
     assert {path for path, module in model.parts().items() if any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())} == {
-        path for path in model.parts() if path != "regions"  # no question of these samples names one
+        path
+        for path in model.parts()
+        if path != "regions"  # no question of these samples names one
     }
     assert_same_gradients(found, gradients(model, processor, [[[row]] for row in rows]))
 
@@ -152,7 +155,9 @@ def test_a_question_may_name_regions() -> None:
 
     def asked(*boxes: Box, **changes: Any) -> Sample:
         named = Regions(regions=tuple(Region(picture=0, shape=box) for box in boxes), label="ship")
-        return tiny.sample(Turn(role="user", items=(Show(picture=0), Text(text="What is "), named)), tiny.turn("assistant", "no"), pictures=[picture], **changes)
+        return tiny.sample(
+            Turn(role="user", items=(Show(picture=0), Text(text="What is "), named)), tiny.turn("assistant", "no"), pictures=[picture], **changes
+        )
 
     left, right = Box(x0=2, y0=3, x1=20, y1=30), Box(x0=30, y0=5, x1=58, y1=36)
     rows = [processor.encode(asked(left)), processor.encode(asked(right, left)), processor.encode(asked(right))]

@@ -196,7 +196,9 @@ def test_a_region_is_not_said_without_a_codec(turns: Processor) -> None:
 
 def test_a_film_is_its_frames_in_order(turns: Processor) -> None:
     frames = [tiny.picture(number) for number in range(3)]
-    film = turns.encode(tiny.sample(Turn(role="user", items=(Film(pictures=(2, 0), times=(0.0, 0.5)), Text(text="Where?"))), tiny.turn("assistant", "no"), pictures=frames))
+    film = turns.encode(
+        tiny.sample(Turn(role="user", items=(Film(pictures=(2, 0), times=(0.0, 0.5)), Text(text="Where?"))), tiny.turn("assistant", "no"), pictures=frames)
+    )
     shown = turns.encode(tiny.sample(tiny.turn("user", 0, 1, "Where?"), tiny.turn("assistant", "no"), pictures=[frames[2], frames[0]]))
     assert film.ids.tolist() == shown.ids.tolist() and film.entries.tolist() == shown.entries.tolist()
     assert [picture.hash for picture in film.pictures] == [frames[2].hash, frames[0].hash]

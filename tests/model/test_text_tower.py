@@ -116,14 +116,30 @@ def test_siglip_is_a_probe_and_the_towers_own_head() -> None:
     from transformers import SiglipConfig, SiglipModel
 
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
-    words = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
+    words = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
     torch.manual_seed(0)
     theirs = SiglipModel(SiglipConfig(text_config={**words, "projection_size": 32}, vision_config=vision)).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
     config = TextEncoderConfig(
-        config={"model_type": "siglip_text_model", **words, "projection_size": 32}, width=32, texts="head", pictures="probe", heads=4, inner=48, loss="sigmoid", padded=True
+        config={"model_type": "siglip_text_model", **words, "projection_size": 32},
+        width=32,
+        texts="head",
+        pictures="probe",
+        heads=4,
+        inner=48,
+        loss="sigmoid",
+        padded=True,
     )
     ours = config.build(32).eval()
     ours.tower.load_state_dict(theirs.text_model.state_dict())
@@ -140,6 +156,16 @@ def test_siglip_is_a_probe_and_the_towers_own_head() -> None:
 
 
 def test_widths_that_a_head_gives_must_be_the_joint_width() -> None:
-    words = {"model_type": "siglip_text_model", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "projection_size": 24, "bos_token_id": 0, "eos_token_id": 1}
+    words = {
+        "model_type": "siglip_text_model",
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "projection_size": 24,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
     with pytest.raises(Refused, match=r"pictures: probe gives vectors of 32 numbers, width is 16[^$]*texts: head gives vectors of 24 numbers"):
         TextEncoderConfig(config=words, width=16, texts="head", pictures="probe", heads=4).build(32)

@@ -11,7 +11,7 @@ from sightline.errors import Problem, Refused
 
 def tiles(parser: ArgumentParser) -> None:
     """Arguments of `show tiles`."""
-    _recipe_arguments(parser)
+    _recipe_arguments(parser, more="RECIPE|KEY=VALUE", said="further recipes, shown side by side, and dotted overrides, such as model.tiler.size=336")
     parser.add_argument("--size", nargs="+", action="extend", default=[], metavar="WxH", help="sizes of pictures in px, such as 1000x600")
     parser.add_argument("--sizes", type=Path, metavar="FILE", help='a JSON list of sizes, each [W, H] or "WxH"')
     parser.add_argument("--image", type=Path, metavar="FILE", help="a picture: its size stands first, and --out draws over it")
@@ -26,9 +26,9 @@ def model(parser: ArgumentParser) -> None:
     parser.set_defaults(action=_model)
 
 
-def _recipe_arguments(parser: ArgumentParser) -> None:
+def _recipe_arguments(parser: ArgumentParser, more: str = "KEY=VALUE", said: str = "dotted overrides, such as model.tiler.size=336") -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a shipped recipe")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides, such as model.tiler.size=336")
+    parser.add_argument("overrides", nargs="*", metavar=more, help=said)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -39,19 +39,22 @@ def _tiles(arguments: Namespace) -> int:
     if arguments.out and arguments.out.suffix.lower() != ".png":
         raise Refused(Problem(code="usage/not-a-png", place="--out", found=str(arguments.out), allowed="a file that ends in .png"))
     # --size takes as many words as follow it: overrides among them are told apart by their sign
-    overrides = [*arguments.overrides, *(word for word in arguments.size if "=" in word)]
+    words = [*arguments.overrides, *(word for word in arguments.size if "=" in word)]
+    overrides = [word for word in words if "=" in word]
+    recipes = [arguments.recipe, *(word for word in words if "=" not in word)]
     sizes = read_sizes([word for word in arguments.size if "=" not in word], arguments.sizes)
-    seen = chosen_model(arguments.recipe, overrides, arguments.model)
+    seen = [(recipe, chosen_model(recipe, overrides, arguments.model)) for recipe in recipes]
     picture = pixels(read_picture(arguments.image)) if arguments.image else None
     if picture is not None:
         sizes = [(picture.shape[1], picture.shape[0]), *sizes]
-    rows = tile_rows(seen, sizes or SIZES)
+    rows = [(recipe, row) for recipe, model in seen for row in tile_rows(model, sizes or SIZES)]
     if arguments.json:
-        write_json([row.record() for row in rows])
+        write_json([({"recipe": recipe} if len(seen) > 1 else {}) | row.record() for recipe, row in rows])
     else:
-        write_table([("size", "grid", "resized", "crops", "tokens"), *(row.cells() for row in rows)])
+        head = ("size", "grid", "resized", "crops", "tokens")
+        write_table([("recipe", *head) if len(seen) > 1 else head, *((recipe, *row.cells()) if len(seen) > 1 else row.cells() for recipe, row in rows)])
     if arguments.out:
-        write_drawing(arguments.out, seen, rows[0].size, picture)
+        write_drawing(arguments.out, seen, rows[0][1].size, picture)
     return 0
 
 

@@ -26,17 +26,19 @@ class Memory:
     values: Tensor
     keys: tuple[tuple[Tensor, Tensor], ...] = ()
     told: Tensor | None = None  # (B, M) bool: what may be read at all; None = all of it
+    segments: Tensor | None = None  # (B, M): whose it is, 0 = nobody's; None = it does not matter
 
     def select(self, bins: Tensor) -> Memory:
         """Keep these bins, in this order."""
-        told = self.told[bins] if self.told is not None else None
-        return Memory(values=self.values[bins], keys=tuple((k[bins], v[bins]) for k, v in self.keys), told=told)
+        told, segments = (own[bins] if own is not None else None for own in (self.told, self.segments))
+        return Memory(values=self.values[bins], keys=tuple((k[bins], v[bins]) for k, v in self.keys), told=told, segments=segments)
 
     def join(self, later: Memory) -> Memory:
         """Memory of the same bins, `later` after this one."""
         keys = tuple((torch.cat([k, k2], 2), torch.cat([v, v2], 2)) for (k, v), (k2, v2) in zip(self.keys, later.keys))
-        told = torch.cat([self.told, later.told], 1) if self.told is not None and later.told is not None else None
-        return Memory(values=torch.cat([self.values, later.values], 1), keys=keys, told=told)
+        pairs = (self.told, later.told), (self.segments, later.segments)
+        told, segments = (torch.cat([own, more], 1) if own is not None and more is not None else None for own, more in pairs)
+        return Memory(values=torch.cat([self.values, later.values], 1), keys=keys, told=told, segments=segments)
 
 
 class Sequence(nn.Module):
@@ -50,7 +52,15 @@ class Sequence(nn.Module):
         raise AssertionError("a sequence has no memory")
 
     def forward(
-        self, language_model: Any, x: Tensor, positions: Tensor, pattern: Tensor, memory: Memory | None = None, reads: Tensor | None = None, cache: Any = None
+        self,
+        language_model: Any,
+        x: Tensor,
+        positions: Tensor,
+        pattern: Tensor,
+        memory: Memory | None = None,
+        reads: Tensor | None = None,
+        cache: Any = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) under a (B, Tq, Tk) pattern -> (B, T, D)."""
         return language_model.hidden(x, positions, pattern, cache)
@@ -76,7 +86,15 @@ class OwnCrossAttention(nn.Module):
         return Memory(values=language_model.encode(m, both_ways(stream), pictures), told=told)
 
     def forward(
-        self, language_model: Any, x: Tensor, positions: Tensor, pattern: Tensor, memory: Memory | None = None, reads: Tensor | None = None, cache: Any = None
+        self,
+        language_model: Any,
+        x: Tensor,
+        positions: Tensor,
+        pattern: Tensor,
+        memory: Memory | None = None,
+        reads: Tensor | None = None,
+        cache: Any = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); `reads` (B, T, M) says which memory each token may read."""
         if memory is None or reads is None:
@@ -149,11 +167,12 @@ class GatedBlock(nn.Module):
         self.mlp = _GatedMlp(width, language["intermediate_size"])
         self.cross_attn_mlp_gate = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, keys: tuple[Tensor, Tensor], reads: Tensor, uniform: bool) -> Tensor:
-        """(B, T, D) -> (B, T, D). A token that reads nothing gets nothing; with `uniform` its attention branch gets the mean of all memory."""
+    def forward(self, x: Tensor, keys: tuple[Tensor, Tensor], reads: Tensor, leaks: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), reading (B, T, M). A token that reads nothing gets nothing, or through its attention branch alone what `leaks` (B, T, M) to it."""
         some = reads.any(-1, keepdim=True)
-        attended = self.cross_attn(self.input_layernorm(x), keys, reads | ~some)
-        x = x + self.cross_attn_attn_gate.tanh() * (attended if uniform else attended * some)
+        asked = reads if leaks is None else reads | leaks & ~some
+        fed = asked.any(-1, keepdim=True)
+        x = x + self.cross_attn_attn_gate.tanh() * (self.cross_attn(self.input_layernorm(x), keys, asked | ~fed) * fed)
         return x + self.cross_attn_mlp_gate.tanh() * (self.mlp(self.post_attention_layernorm(x)) * some)
 
 
@@ -161,6 +180,7 @@ class GatedBlock(nn.Module):
 class _Passed:
     memory: Memory
     reads: Tensor
+    leaks: Tensor | None
 
 
 class GatedCrossAttentionBlocks(nn.Module):
@@ -200,18 +220,29 @@ class GatedCrossAttentionBlocks(nn.Module):
         index = self.before.index(number)
         block: Any = self.layers[index]
         keys = passed.memory.keys[index] if passed.memory.keys else block.cross_attn.keys(passed.memory.values)
-        x = block(args[0], keys, passed.reads, self.config.unattended == "uniform")
+        x = block(args[0], keys, passed.reads, passed.leaks)
         return (x, *args[1:]), kwargs
 
     def remember(self, language_model: Any, m: Tensor, stream: Stream, keep: bool) -> Memory:
         """Memory (B, M, D) as it is; with `keep` also the keys and values of every block, for decoding."""
-        memory = Memory(values=m)
+        memory = Memory(values=m, segments=stream.segments)
         return replace(memory, keys=tuple(block.cross_attn.keys(m) for block in self.layers)) if keep else memory  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
     def forward(
-        self, language_model: Any, x: Tensor, positions: Tensor, pattern: Tensor, memory: Memory | None = None, reads: Tensor | None = None, cache: Any = None
+        self,
+        language_model: Any,
+        x: Tensor,
+        positions: Tensor,
+        pattern: Tensor,
+        memory: Memory | None = None,
+        reads: Tensor | None = None,
+        cache: Any = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D). Blocks run whatever the batch holds: without memory they read one blank token that no row sees."""
+        """(B, T, D) -> (B, T, D). Blocks run whatever the batch holds: without memory they read one blank token that no row sees. `segments` (B, T) of the tokens."""
         if memory is None or reads is None:
             memory, reads = Memory(values=torch.zeros_like(x[:, :1])), x.new_zeros(*x.shape[:2], 1, dtype=torch.bool)
-        return language_model.hidden(x, positions, pattern, cache, **{PASSED: _Passed(memory=memory, reads=reads)})
+        leaks = None
+        if self.config.unattended == "uniform":
+            leaks = torch.ones_like(reads) if memory.segments is None or segments is None else segments[:, :, None] == memory.segments[:, None]
+        return language_model.hidden(x, positions, pattern, cache, **{PASSED: _Passed(memory=memory, reads=reads, leaks=leaks)})

@@ -70,9 +70,9 @@ class FlatLayout(Layout):
     after: str = ""
     """Text after all of it."""
     begin: str = ""
-    """Control token before the entries in the decoder."""
+    """Control token before the entries in the decoder; published counts of a picture's tokens leave it out, and so does ours."""
     end: str = ""
-    """Control token after the entries in the decoder."""
+    """Control token after the entries in the decoder; not counted either."""
     token: str = ""
     """Control token in the decoder that stands for the entries in memory, right after them."""
     film_as: Literal["pictures", "block"] = "pictures"
@@ -110,18 +110,23 @@ class FlatLayout(Layout):
     def _around(self, slots: Sequence[Slots]) -> list[Piece]:
         memory = [one for one in slots if one.stream == "memory"]
         decoder = [one for one in slots if one.stream == "decoder"]
-        entries = [*memory, *tokens(self.token), *tokens(self.begin), *decoder, *tokens(self.end)]
+        begin, end = ([replace(token, around=True) for token in tokens(name)] for name in (self.begin, self.end))
+        entries = [*memory, *tokens(self.token), *begin, *decoder, *end]
         return [*texts(self.before), *entries, *texts(self.after)]
 
 
 def positions(pieces: Sequence[Piece], stream: StreamName = "decoder") -> int:
-    """Positions of a stream that pieces of a layout take: entries, vectors and control tokens, merging ones once. Plain text is not counted: that needs a tokenizer."""
+    """Positions of a stream that pieces of a layout take: entries, vectors and control tokens, merging ones once, those that only frame a picture not.
+
+    Plain text is not counted: that needs a tokenizer.
+    """
     count, last = 0, None
     for piece in pieces:
         merged = (
             isinstance(piece, Control) and isinstance(last, Control) and piece.merge and last.merge and (last.token, last.stream) == (piece.token, piece.stream)
         )
-        if piece.stream == stream and not merged and not isinstance(piece, Words):
+        framing = isinstance(piece, Control) and piece.around
+        if piece.stream == stream and not merged and not framing and not isinstance(piece, Words):
             count += len(piece.entries) if isinstance(piece, Slots) else 1
         last = piece
     return count

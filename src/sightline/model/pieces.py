@@ -41,6 +41,8 @@ class Control:
     """As for Words."""
     picture: int | None = None
     """As for Words."""
+    around: bool = False
+    """Frames a picture as a text would: not counted among the positions that the picture takes."""
     merge: bool = False
     """Written once where an equal one stands right before it, as the wrap tokens of adjacent pictures."""
 

@@ -226,7 +226,7 @@ class Model(nn.Module):
         memory = self._memory(batch, table, keep=False)
         reads = readable(batch.sees, memory.values.shape[1]) if memory is not None and batch.sees is not None else None
         x = self.write(batch.decoder, table if len(batch.decoder.slots) or batch.memory is None else None)
-        return self.fusion(self.language_model, x, batch.decoder.positions, allowed(batch.decoder), memory, reads)
+        return self.fusion(self.language_model, x, batch.decoder.positions, allowed(batch.decoder), memory, reads, segments=batch.decoder.segments)
 
     def _memory(self, batch: Batch, table: Tensor | None, keep: bool) -> Memory | None:
         if batch.memory is None:
@@ -272,7 +272,7 @@ class Model(nn.Module):
         reads = readable(sees, memory.values.shape[1]) if memory is not None and sees is not None else None
         pattern = torch.cat([state.valid[:, None].expand(-1, length, -1), own], dim=2)
         positions = stream.positions + state.next[:, None]
-        hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache)
+        hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache, stream.segments)
         last, every = real.sum(1) - 1, torch.arange(bins, device=real.device)
         reached = positions.amax(0) if positions.dim() == 3 else positions
         return hidden[every, last], State(

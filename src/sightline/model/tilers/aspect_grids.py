@@ -50,13 +50,15 @@ class InternVlTiler(Config):
         return self.model_copy(update={"size": min(self.size, 32)})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
-        """Tiles of the best grid, then the thumbnail."""
+        """Tiles of the best grid, then the thumbnail; one tile alone is the thumbnail."""
         grid = self._best(width, height)
         side = self.size
         main = View(resized=(grid[0] * side, grid[1] * side), filter=self.filter, canvas=(grid[0] * side, grid[1] * side))
         tiles = raster(0, grid, (side, side), shown(main))
-        if not self.thumbnail or len(tiles) == 1:
+        if not self.thumbnail:
             return made((width, height), grid, (main,), tiles)
+        if len(tiles) == 1:  # the tile is the whole picture: it is its own thumbnail
+            return made((width, height), grid, (main,), (whole(0, main),))
         overview = View(resized=(side, side), filter=self.filter, canvas=(side, side))
         return made((width, height), grid, (main, overview), (*tiles, whole(1, overview)))
 
