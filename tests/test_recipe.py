@@ -76,7 +76,7 @@ def test_places_are_lines_of_the_file(tmp_path: Path) -> None:
         ("data.captions={read: {format: dota}}", "`read` needs a path where nothing is made"),
         ("data.captions={read: {path: x, images: y}}", "options .'images'. need a format"),
         ("data.captions={read: {path: x, format: doto}}", "did you mean 'dota'|dota"),
-        ("data.captions.then=[{caption: {}}]", "captions"),
+        ("data.captions.then=[{captoins: {}}]", "captions"),
         ("stages=[]", "there is no stage whose model could answer"),
         ("stages.see.name=read", "names must differ, found read, read, align, instruct"),
         ("stages.see.data={captions: -1.0}", "greater than 0"),

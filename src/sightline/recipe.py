@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from sightline import recipe_source
+from sightline.data.captioning import Asking
 from sightline.data.reading import READER
 from sightline.data.scenes import MAKER
 from sightline.data.steps import OPERATOR
@@ -109,6 +110,11 @@ class DataConfig(Config):
         return self
 
 
+def asked_stages(data: DataConfig) -> list[str]:
+    """Stages whose models its operators ask."""
+    return [operator.answered_by for operator in data.then if isinstance(operator, Asking)]
+
+
 class EvaluateConfig(Config):
     """One evaluation of one stage's model."""
 
@@ -154,6 +160,20 @@ class Recipe(Config):
         """Name of the model that a stage trains."""
         return stage.model or next(iter(self.all_models()))
 
+    def awaited(self) -> dict[str, list[str]]:
+        """Data -> stages that must be done before it, in the order of the recipe: those that its operators ask, and those of the data it is taken from."""
+        found: dict[str, list[str]] = {}
+        for name in self.data:
+            at: str | None = name
+            stages: list[str] = []
+            for _ in self.data:  # a circle of sources is refused elsewhere
+                if at is None or at not in self.data:
+                    break
+                stages += asked_stages(self.data[at])
+                at = self.data[at].source
+            found[name] = [stage.name for stage in self.stages if stage.name in stages]
+        return found
+
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
         faults = list(self._faults())
@@ -197,6 +217,23 @@ class Recipe(Config):
             if one.stage is not None and one.stage not in stages:
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
         yield from self._cycles()
+        yield from self._too_early()
+
+    def _too_early(self) -> Iterator[str]:
+        """Operators that ask a stage which does not exist, or one that comes no earlier than a stage that learns from what it says."""
+        order = [stage.name for stage in self.stages]
+        for name, data in self.data.items():
+            for number, operator in enumerate(data.then):
+                if isinstance(operator, Asking) and operator.answered_by not in order:
+                    yield f"data.{name}.then.{number}.with: no stage {operator.answered_by!r}; there is {', '.join(order)}"
+        awaited = self.awaited()
+        for number, stage in enumerate(self.stages):
+            model = self.all_models().get(stage.model or next(iter(self.all_models()), ""))
+            used = [*stage.data, *(model.tokenizer.train_on if model else ())]
+            for data in dict.fromkeys(used):
+                late = [other for other in awaited.get(data, ()) if order.index(other) >= number]
+                if late:
+                    yield f"stages.{stage.name}.data: {data} is made after stage {late[0]}, which comes no earlier"
 
     def _cycles(self) -> Iterator[str]:
         for name in self.data:

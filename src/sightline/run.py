@@ -20,7 +20,7 @@ from sightline.errors import Refused
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, software, sweep, write_json, write_text
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
-from sightline.recipe import Recipe, load
+from sightline.recipe import Recipe, asked_stages, load
 from sightline.run_checks import refuse_early, tokenizer_folder
 from sightline.run_events import Events
 from sightline.samples.sample import Text
@@ -134,13 +134,25 @@ class Run:
         made = self._made(name)
         if made is not None:
             inputs = [f"made/{name}"]
+        inputs += [f"stages/{stage}" for stage in dict.fromkeys(asked_stages(config))]
         folder = self.out / "data" / name
         paths = [(step.reader(), Path(step.path) if step.path is not None else made) for step in config.read]
         outside = [sha256_tree(path) for (_, path), step in zip(paths, config.read) if path is not None and step.path is not None and path.exists()]
 
         def work(fingerprint: str) -> None:
             source = self.store(config.source) if config.source is not None else None
-            report = read_and_apply(paths, source, config.then, folder, on_problem=config.on_problem, seed=self.recipe.seed, config=fingerprint)
+            from sightline.run_stages import stage_answerers
+
+            report = read_and_apply(
+                paths,
+                source,
+                config.then,
+                folder,
+                on_problem=config.on_problem,
+                seed=self.recipe.seed,
+                config=fingerprint,
+                answerers=stage_answerers(self, name),
+            )
             self.events.write({"event": "data", "data": name, **report})
 
         said = [config.model_dump(mode="json", exclude={"make"}), outside, self.recipe.seed if config.then else 0]
@@ -231,10 +243,15 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
     write_text(out / "recipe.yaml", recipe_source.dump(loaded.recipe))
     state.events.write({"event": "run", "recipe": loaded.recipe.name, "version": __version__, "software": software()})
     needed = _needed_data(loaded.recipe, until)
+    awaited = loaded.recipe.awaited()
     for name in needed:
-        state.data(name)
+        if not awaited[name]:
+            state.data(name)
     for number, stage in enumerate(loaded.recipe.stages):
         train_stage(state, number, stage)
+        for name in needed:
+            if awaited[name] and all(f"stages/{one}" in state.ids for one in awaited[name]):
+                state.data(name)
         if stage.name == until:
             break
     names = [name for name, one in loaded.recipe.evaluate.items() if until is None or f"stages/{one.stage or loaded.recipe.stages[-1].name}" in state.ids]

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from sightline.data.mixture import Mixture, Share
+from sightline.data.operators import AnswererOf
 from sightline.evaluate.answering import LocalAnswerer
-from sightline.evaluate.answers import AnswerFile, answer_all
+from sightline.evaluate.answers import AnswerFile, Remembering, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
+from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, write_json
@@ -58,6 +60,21 @@ def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, di
         index = _stage_index(run, origin) if origin in names else None
         parts[part] = stage_folder(run, index, run.recipe.stages[index]) if index is not None else directory.model_folder(Path(origin))
     return base, parts
+
+
+def stage_answerers(run: Run, data: str) -> AnswererOf:
+    """Who answers the operators of a data set: models of finished stages, each loaded once, whose answers are kept in RUN/answers and never asked twice."""
+    known: dict[str, Remembering] = {}
+
+    def answerer(operator: Any) -> Remembering:
+        name: str = operator.answered_by
+        if name not in known:
+            number = _stage_index(run, name)
+            model = ModelAnswerer(*directory.load(stage_folder(run, number, run.recipe.stages[number])))
+            known[name] = Remembering(model, AnswerFile(run.out / "answers" / f"{data}-{name}.jsonl"))
+        return known[name]
+
+    return answerer
 
 
 def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Processor, Path | None]:

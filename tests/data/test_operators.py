@@ -99,14 +99,14 @@ def test_a_pass_can_be_read_twice() -> None:
 
 
 def test_answers_reach_the_row_that_asked() -> None:
-    out = list(apply([Split(), AskTwice()], rows(600), seed=0, answerer=Backwards()))
+    out = list(apply([Split(), AskTwice()], rows(600), seed=0, answerers=lambda operator: Backwards()))
     assert all(sample.attributes["said"] == [f"about {sample.id}#0", f"about {sample.id}#1"] for sample, verdict, _ in out if verdict == "kept")
     assert [sample.id for sample, _, _ in out if sample.id in {"r597", "r598", "r599", "r5990"}] == ["r597", "r598", "r5990"]
 
 
 def test_an_unanswered_request_is_refused_by_name() -> None:
     with pytest.raises(Refused, match="data/no-answer at r3#1") as refused:
-        list(apply([AskTwice()], rows(5), seed=0, answerer=Backwards(silent="r3#1")))
+        list(apply([AskTwice()], rows(5), seed=0, answerers=lambda operator: Backwards(silent="r3#1")))
     assert len(refused.value.problems) == 1
     with pytest.raises(Refused, match=r"operator 0 \(AskTwice\)"):
         list(apply([AskTwice()], rows(5), seed=0))

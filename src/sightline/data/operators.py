@@ -6,7 +6,7 @@ Each row has a generator of its own, seeded by (seed, operator's number, sample 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +22,8 @@ from sightline.samples.sample import Sample
 OPERATOR = Family("operator")
 Verdict = Literal["kept", "quarantined"]
 Row = tuple[Sample, Verdict, str | None]
+AnswererOf = Callable[["Operator"], Answerer]
+"""From an operator that asks to who answers it."""
 _BLOCK = 256
 
 
@@ -87,12 +89,12 @@ class Count:
 class Applied:
     """The rows that come out of operators, as an iterable to be read once, and `report` with one Count per operator, complete after the last row."""
 
-    def __init__(self, operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerer: Answerer | None) -> None:
+    def __init__(self, operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerers: AnswererOf | None) -> None:
         self._steps = list(operators)
         self._operators: list[Operator] = []
         self._samples = list(samples) if isinstance(samples, Iterator) else samples
         self._seed = seed
-        self._answerer = answerer
+        self._answerers = answerers
         self._decisions: dict[int, list[tuple[Verdict, str | None]]] = {}
         self.report: list[Count] = []
 
@@ -155,12 +157,12 @@ class Applied:
 
     def _answers(self, number: int, requests: list[Request]) -> dict[str, Answer]:
         name = self.report[number].operator
-        if self._answerer is None:
+        if self._answerers is None:
             problem = Problem(
                 code="data/no-answerer", place=f"operator {number} ({name})", found="an operator that asks a model, and no model", allowed="`with:` and a model"
             )
             raise Refused(problem)
-        answers = {answer.sample: answer for answer in self._answerer.answer(requests)}
+        answers = {answer.sample: answer for answer in self._answerers(self._operators[number]).answer(requests)}
         missing = [request.sample.id for request in requests if request.sample.id not in answers]
         if missing:
             raise Refused(
@@ -208,12 +210,12 @@ def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield block
 
 
-def apply(operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerer: Answerer | None = None) -> Applied:
+def apply(operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerers: AnswererOf | None = None) -> Applied:
     """Run samples through operators, one after the other. An iterator of samples is held in memory; anything that can be read again (a store, a list) is not.
 
     Raises Refused when an operator asks a model and there is none, or an answer is missing.
     """
-    return Applied(operators, samples, seed, answerer)
+    return Applied(operators, samples, seed, answerers)
 
 
 @OPERATOR.add

@@ -330,7 +330,7 @@ class Captions(Config):
         """The sample as one caption turn; quarantined when it has no picture, or no caption and nothing to write one from."""
         if not sample.pictures:
             return Outcome(verdict="quarantined", rule="captions/no-picture")
-        own = [] if self.write == "always" else _captions_in(sample)
+        own = [] if self.write == "always" else captions_in(sample)
         template = not own and self.write != "never"
         captions = [written] if template and (written := _written(facts_of(sample, ground=self.ground, margin=0.0, least_share=0.005), rng)) else own
         if not captions:
@@ -342,7 +342,7 @@ class Captions(Config):
         return Outcome(samples=(replace(sample, turns=turns, attributes={**sample.attributes, "kind": "caption"}, origin=origin),))
 
 
-def _captions_in(sample: Sample) -> list[str]:
+def captions_in(sample: Sample) -> list[str]:
     """Distinct texts of the assistant's turns and their alternatives, in order."""
     said_so = [items for turn in sample.turns if turn.role == "assistant" for items in (turn.items, *turn.alternatives)]
     texts = ("".join(item.text for item in items if isinstance(item, Text)) for items in said_so)

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from sightline.data.operators import OPERATOR, Count, Operator, Take, apply
+from sightline.data.captioning import Caption, Match, RankCaptions
+from sightline.data.operators import OPERATOR, AnswererOf, Count, Operator, Take, apply
 from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.reader import Reader
 from sightline.data.reading import OnProblem, read_sources, recognised
@@ -18,7 +19,7 @@ from sightline.progress import Progress
 from sightline.samples.sample import Sample
 from sightline.samples.store import Store
 
-for _operator in (Take, Questions, Notes, Captions):
+for _operator in (Take, Questions, Notes, Captions, Caption, Match, RankCaptions):
     OPERATOR.add(_operator)
 
 
@@ -49,28 +50,29 @@ def read_and_apply(
     on_problem: str,
     seed: int,
     config: str,
+    answerers: AnswererOf | None = None,
 ) -> dict[str, Any]:
     """Write the store of one data step to `out`; returns the counts of reading and of each operator.
 
     `reads`: (reader or None to recognise it, path) pairs, joined on the same picture when there are several; or `source`, whose kept rows are taken. `config` is the
-    fingerprint for the lineage. Raises Refused with every row that cannot be read (unless `on_problem` is quarantine), and when nothing is kept in the end.
+    fingerprint for the lineage, `answerers` who answers operators that ask. Raises Refused with every row that cannot be read (unless `on_problem` is quarantine), and when nothing is kept in the end.
     """
     policy = cast(OnProblem, on_problem)
     if source is not None:
-        return _apply(source, operators, out, seed, config)
+        return _apply(source, operators, out, seed, config, answerers)
     sources = [(cast(Reader, reader) if reader is not None else recognised(path), path) for reader, path in reads if path is not None]
     if not operators:
         return {"read": read_sources(sources, out, on_problem=policy, config=config).counts(), "operators": []}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-read-", dir=out.parent) as scratch:
         read = read_sources(sources, Path(scratch) / "read", on_problem=policy)
-        return {"read": read.counts(), **_apply(read, operators, out, seed, config)}
+        return {"read": read.counts(), **_apply(read, operators, out, seed, config, answerers)}
 
 
-def _apply(source: Store, operators: Sequence[Config], out: Path, seed: int, config: str) -> dict[str, Any]:
+def _apply(source: Store, operators: Sequence[Config], out: Path, seed: int, config: str, answerers: AnswererOf | None) -> dict[str, Any]:
     """Kept rows of `source` through the operators into a store; what could not be read stays listed with it."""
     samples = Kept(source)
-    applied = apply(cast(Sequence[Operator], operators), samples, seed)
+    applied = apply(cast(Sequence[Operator], operators), samples, seed, answerers)
     with Store.writer(out, config=config, inputs=[{"id": source.id, "kind": "store"}], maker={"step": "data"}, seed=seed) as writer:
         for problems in source.refusals():
             writer.refuse(*problems)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sightline.errors import Problem, Refused
 from sightline.progress import Progress
 from sightline.samples.exchange import Answer, Answerer, Request
 from sightline.samples.records import item_of, item_record
+from sightline.samples.sample import Sample
 
 
 def _number(value: float) -> float | str:
@@ -132,6 +133,14 @@ class AnswerFile:
         self._by_key[answer.key] = answer
 
 
+class Keyed(Answerer, Protocol):
+    """An answerer that names an answer before it is given."""
+
+    def key(self, request: Request) -> str:
+        """The name under which the answer to this request is found again."""
+        ...
+
+
 def answer_all(requests: Sequence[Request], answerer: Answerer, keys: Sequence[str], file: AnswerFile, progress: Progress | None = None) -> list[Answer]:
     """The answer to every request, in their order; only keys that the file lacks are asked, each once.
 
@@ -153,3 +162,19 @@ def answer_all(requests: Sequence[Request], answerer: Answerer, keys: Sequence[s
         )
     answers = (file.found(key) for key in keys)
     return [replace(answer, sample=request.sample.id) for request, answer in zip(requests, answers) if answer is not None]
+
+
+class Remembering:
+    """An answerer whose answers are kept in a file and never asked twice."""
+
+    def __init__(self, answerer: Keyed, file: AnswerFile) -> None:
+        self.answerer, self.file = answerer, file
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """In the order of the requests."""
+        asked = list(requests)
+        yield from answer_all(asked, self.answerer, [self.answerer.key(request) for request in asked], self.file)
+
+    def measure(self, sample: Sample) -> int:
+        """Tokens that the prompt takes."""
+        return self.answerer.measure(sample)

@@ -1,0 +1,85 @@
+"""The answerer that compares: how similar a picture and a text are, and whether they match. Beside the one that writes, behind one door."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+
+import torch
+
+from sightline.errors import Problem, Refused
+from sightline.evaluate.answering import LocalAnswerer
+from sightline.model.batch import Given, to_device
+from sightline.model.processor import Processor
+from sightline.model.vlm import Model
+from sightline.samples.exchange import Answer, Request, answer_key
+from sightline.samples.sample import Sample
+
+_BATCH = 64
+_NEEDS = {"write": "write", "match": "match", "embed": "embed"}
+
+
+class ModelAnswerer:
+    """Answers whatever its model is able to: write (text), match (score: probability that the given text is that of the picture), embed (score: cosine)."""
+
+    def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32") -> None:
+        self.model, self.processor, self.weights, self.precision = model.eval(), processor, weights, precision
+
+    @cached_property
+    def _writer(self) -> LocalAnswerer:
+        return LocalAnswerer(self.model, self.processor, self.weights, self.precision)
+
+    def measure(self, sample: Sample) -> int:
+        """Tokens of the prompt."""
+        return self._writer.measure(sample)
+
+    def key(self, request: Request) -> str:
+        """The name under which an answer to this request is found again."""
+        if request.ask == "write":
+            return self._writer.key(request)
+        return answer_key(self.weights, _told(request), tuple(p.hash for p in request.sample.pictures), {"precision": self.precision}, request.ask)
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """Each request once. Refused where the model is not able to answer one."""
+        asked = list(requests)
+        unable = sorted({request.ask for request in asked if _NEEDS.get(request.ask) not in self.model.abilities})
+        if unable:
+            raise Refused(
+                Problem(
+                    code="evaluate/cannot-answer",
+                    place="model",
+                    found=f"asked to {', '.join(unable)}",
+                    allowed=f"what this model is able to: {', '.join(self.model.abilities)}",
+                    fix="name a stage whose model can",
+                )
+            )
+        yield from self._writer.answer([request for request in asked if request.ask == "write"]) if any(r.ask == "write" for r in asked) else ()
+        for ask in ("match", "embed"):
+            pairs = [request for request in asked if request.ask == ask]
+            for start in range(0, len(pairs), _BATCH):
+                yield from self._compare(pairs[start : start + _BATCH])
+
+    @torch.no_grad()
+    def _compare(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        began = time.monotonic()
+        device = next(self.model.parameters()).device
+        batch = to_device(self.processor.collate([[self.processor.encode_pair(request.sample, _told(request))] for request in requests]), device)
+        assert batch.texts is not None
+        owners = batch.texts.picture_of
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            seen = self.model(batch, ask="embed")
+            if requests[0].ask == "match":
+                pairs = torch.stack([owners, torch.arange(len(owners), device=device)], 1)
+                scores = self.model(batch, ask="match", given=Given(features=seen.features, texts=batch.texts, pairs=pairs)).match.float().softmax(1)[:, 1]
+            else:
+                scores = torch.einsum("xqe,xe->xq", seen.pictures[owners], seen.texts).amax(1).float()
+        seconds = (time.monotonic() - began) / len(requests)
+        for request, score in zip(requests, scores.tolist()):
+            yield Answer(key=self.key(request), sample=request.sample.id, weights=self.weights, text="", score=score, seconds=seconds)
+
+
+def _told(request: Request) -> str:
+    """The text that is compared: that of the last turn, which is the assistant's."""
+    assert request.sample.turns[-1].role == "assistant", "a comparison is given its text"
+    return request.sample.text(len(request.sample.turns) - 1)
