@@ -101,3 +101,13 @@ def test_relative_paths_start_where_they_were_said(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path / "there")
     assert Path(load(recipe).recipe.data["more"].read[0].path or "") == tmp_path / "there" / "pictures"
     assert load("mine.yaml", ["data.more.read.path=here"]).recipe.data["more"].read[0].path == "here"
+
+
+def test_a_model_may_be_built_like_another(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text("name: two\nmodels:\n  first: {language_model: {config: {model_type: llama}}}\n  second: first\n  third: second\n", encoding="utf-8")
+    with pytest.raises(Refused, match=r"two.yaml:5[^$]*no model 'second' with parts of its own; there is first, second"):
+        load(file)
+    file.write_text(file.read_text(encoding="utf-8").replace("  third: second\n", ""), encoding="utf-8")
+    models = load(file).recipe.all_models()
+    assert list(models) == ["first", "second"] and models["first"] == models["second"]

@@ -12,8 +12,11 @@ from PIL import Image
 from sightline.errors import Refused
 from sightline.model.assembly import TokenizerConfig
 from sightline.model.tilers.aspect_grids import CattyTiler
+from sightline.model.tilers.pinpoints import LlavaNextTiler
+from sightline.model.tilers.two_resolutions import DualResolutionTiler
+from sightline.model.tiling import Tiler, WholeTiler
 from sightline.samples.pictures import MAX_PIXELS
-from sightline.tile_picture import COLOURS, chosen_model, draw_tiles, read_sizes, tile_rows, write_drawing
+from sightline.tile_picture import COLOURS, chosen_model, draw_tiles, read_sizes, resized_picture, tile_rows, write_drawing
 
 CATTY = "model.tiler={kind: catty, size: 32}"
 
@@ -47,6 +50,21 @@ def test_a_tiler_with_overlaps(toy: Path) -> None:
     assert wide.tokens == sum(grid.count for grid in model.measure(1000, 600).grids) == 9 * model.measure(1000, 600).grids[0].count
     assert tall.boxes[1] == pytest.approx((300, 0, 600, 1000 * 32 / 106), abs=0.01)
     assert wide.cells() == ("1000x600", "4x2", "106x64", "9 (8 tile, 1 overview)", str(wide.tokens))
+
+
+@pytest.mark.parametrize(
+    ("tiler", "size", "resized"),
+    [
+        (WholeTiler(size=32), (1000, 600), (32, 19)),
+        (WholeTiler(size=32), (1, 20_000), (1, 32)),
+        (WholeTiler(size=32), (1, 4000), (1, 32)),
+        (WholeTiler(size=32, fit="crop"), (1000, 600), (53, 32)),
+        (DualResolutionTiler(size=32, detail=96, cells=2), (1000, 600), (96, 58)),
+        (LlavaNextTiler(), (1000, 600), (672, 404)),
+    ],
+)
+def test_the_size_that_is_said_leaves_padding_apart(tiler: Tiler, size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert resized_picture(tiler.tile(*size)) == resized
 
 
 def test_which_model(toy: Path, tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ class Recipe(Config):
     """CPU threads for training; default is one per core."""
     model: ModelConfig | None = None
     """The model; short for one entry of `models`."""
-    models: dict[str, ModelConfig] = Field(default_factory=dict)
-    """Several models by name."""
+    models: dict[str, ModelConfig | str] = Field(default_factory=dict)
+    """Several models by name; the name of another one says: built like that."""
     data: dict[str, DataConfig] = Field(default_factory=dict)
     """Data sets by name."""
     stages: list[StageConfig] = Field(default_factory=list)
@@ -154,7 +154,9 @@ class Recipe(Config):
 
     def all_models(self) -> dict[str, ModelConfig]:
         """Every model by name; a single one is called `model`."""
-        return {"model": self.model, **self.models} if self.model else dict(self.models)
+        said: dict[str, ModelConfig | str] = {"model": self.model, **self.models} if self.model else dict(self.models)
+        found = {name: said.get(one) if isinstance(one, str) else one for name, one in said.items()}
+        return {name: one for name, one in found.items() if isinstance(one, ModelConfig)}  # a name that names nothing is refused by `_faults`
 
     def model_of(self, stage: StageConfig) -> str:
         """Name of the model that a stage trains."""
@@ -183,6 +185,8 @@ class Recipe(Config):
 
     def _faults(self) -> Iterator[str]:
         models, data, stages = self.all_models(), set(self.data), [stage.name for stage in self.stages]
+        for name in self.models.keys() - models.keys():
+            yield f"models.{name}: no model {self.models[name]!r} with parts of its own; there is {', '.join(models)}"
         for name in (*models, *data, *self.evaluate):
             if not _NAME.fullmatch(name):
                 yield f"name {name!r} is not allowed; names are up to 64 lower-case letters, digits and hyphens"

@@ -200,7 +200,7 @@ class Run:
         if not said.train_on:
             assert given is not None, "refused before any work"
             self.ids[f"tokenizer/{name}"] = sha256_tree(given / "tokenizer.json")
-            return TextTokenizer.load(given, end, controls)
+            return TextTokenizer.load(given, end, controls, config.reads_padding)
         folder = self.out / "tokenizer" / name
         inputs = [f"data/{data}" for data in said.train_on]
 

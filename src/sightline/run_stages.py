@@ -18,7 +18,7 @@ from sightline.evaluate.asking import shuffled_pictures, without_pictures
 from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
-from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, write_json
+from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha256_tree, write_json
 from sightline.model import directory
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 GOLDEN = 4
 """Golden requests of each sort that a model directory carries."""
+_NAMED = 6
+"""Tensors that nothing reads which are named on the terminal; all are in the events."""
 GOLDEN_TOKENS = 24
 """Longest golden answer."""
 
@@ -90,10 +92,15 @@ def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Proce
     for part, folder in parts.items():
         chosen = {path for path in model.parts() if path == part or path.startswith(part + ".")}
         assert chosen, f"{part} was refused before any work"
-        directory.fill(model, directory.read_tensors(folder), str(folder), chosen)
+        directory.fill(model, directory.tensors_of(folder), str(folder), chosen)
     if model.language_model is not None:
         model.language_model.prove_logits()
     return model, Processor(config, tokenizer, side), base
+
+
+def _origin_id(folder: Path) -> str:
+    """Id of a model from elsewhere: its lineage's, or the content of a published checkpoint."""
+    return Lineage.read(folder).id if (folder / "lineage.json").is_file() else sha256_tree(folder)
 
 
 def train_stage(run: Run, number: int, stage: StageConfig) -> None:
@@ -109,7 +116,7 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         if run.recipe.model_of(run.recipe.stages[k]) == name or run.recipe.stages[k].name in stage.init.values()
     ]
     outside = {
-        part: Lineage.read(directory.model_folder(Path(origin))).id for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
+        part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
     }
     said = [stage.model_dump(mode="json"), run.recipe.all_models()[name].model_dump(mode="json"), run.recipe.seed, outside]
 
@@ -120,8 +127,9 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         _say(f"stage {stage.name}\n{table_text(prepared.table)}")
         run.events.write({"event": "table", "stage": stage.name, "table": [asdict(row) for row in prepared.table]})
         outcome = _train(run, number, stage, model, processor, prepared)
-        for tensor in outcome.unread:
-            _say(f"  nothing reads {tensor}: it stayed as it was")
+        if outcome.unread:
+            named, more = outcome.unread[:_NAMED], len(outcome.unread) - _NAMED
+            _say("\n".join([*(f"  nothing reads {tensor}: it stayed as it was" for tensor in named), *([f"  nor {more} more (events.jsonl)"] if more > 0 else [])]))
         run.events.write(
             {"event": "trained", "stage": stage.name, "steps": outcome.steps, "rows": outcome.rows, "seconds": outcome.seconds, "unread": outcome.unread}
         )

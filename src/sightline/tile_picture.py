@@ -37,7 +37,7 @@ class TileRow:
     grid: tuple[int, int]
     """Columns and rows of tiles."""
     resized: tuple[int, int]
-    """Size of the main view's picture in px, padding apart."""
+    """Size of the picture as the model sees it, px, padding apart (`resized_picture`)."""
     tiles: int
     """Crops in all, overview and detail included."""
     boxes: list[tuple[float, float, float, float]]
@@ -127,7 +127,7 @@ def tile_rows(model: ModelConfig, sizes: Sequence[tuple[int, int]]) -> list[Tile
             TileRow(
                 size=size,
                 grid=tiling.grid,
-                resized=tiling.views[0].resized,
+                resized=resized_picture(tiling),
                 tiles=len(tiling.crops),
                 boxes=[(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes],
                 roles=[crop.role for crop in tiling.crops],
@@ -137,6 +137,12 @@ def tile_rows(model: ModelConfig, sizes: Sequence[tuple[int, int]]) -> list[Tile
     if problems:
         raise Refused(problems)
     return rows
+
+
+def resized_picture(tiling: Tiling) -> tuple[int, int]:
+    """Size (w, h) of the picture in the frame "seen", px, padding apart; to the nearest where it was padded before it was resized."""
+    (width, height), (across, down) = tiling.size, tiling.seen.scale
+    return max(1, round(width * across)), max(1, round(height * down))
 
 
 def write_drawing(file: Path, models: Sequence[tuple[str, ModelConfig]], size: tuple[int, int], picture: np.ndarray | None) -> None:
@@ -197,7 +203,7 @@ def _boxes(picture: np.ndarray, tiling: Tiling) -> Image.Image:
         _number(pen, number, ((x0 + x1) / 2, (y0 + y1) / 2), COLOURS[crop.role])
     board = Image.new("RGB", (size[0], size[1] + 22), _PAPER)
     board.paste(drawn, (0, 0))
-    said = f"{_by(tiling.size)} px, {_by(tiling.grid)} tiles, main view {_by(tiling.views[0].resized)} px"
+    said = f"{_by(tiling.size)} px, {_by(tiling.grid)} tiles, main view {_by(resized_picture(tiling))} px"
     ImageDraw.Draw(board).text((0, size[1] + 4), said, fill=_INK, font=_font())
     return board
 

@@ -248,11 +248,9 @@ def test_tiles_share_the_map_out_and_show_what_their_part_of_it_shows(width: int
     covered = [(x, y) for x0, y0, x1, y1 in boxes[1:] for y in range(y0, y1) for x in range(x0, x1)]
     assert cells == 1 or sorted(covered) == [(x, y) for x in range(map_grid.columns) for y in range(map_grid.rows)]
     side = 48 // (query * each)  # px of the detail in a cell
-    rounded = (
-        3 * cells * max(size / resized for size, resized in zip((width, height), tiling.views[0].resized, strict=True))
-    )  # px of the picture in one of a crop
+    rounded = 3 * cells / min(tiling.seen.scale)  # px of the picture in one of a crop
     for crop, (x0, y0, x1, y1) in zip(reading, boxes, strict=True):
-        part = window(0, x0 * side, y0 * side, ((x1 - x0) * side, (y1 - y0) * side), "detail", detail.valid)
+        part = window(detail.view, x0 * side, y0 * side, ((x1 - x0) * side, (y1 - y0) * side), "detail", detail.valid)
         if part.valid[0] < part.valid[2] and part.valid[1] < part.valid[3]:
             assert all(abs(ours - theirs) <= rounded for ours, theirs in zip(source_box(tiling, part), source_box(tiling, crop), strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -45,8 +46,12 @@ def _ls(arguments: Namespace) -> int:
     if arguments.json:
         write_json([{"name": name, "size": head.size, "description": head.description, "path": str(path)} for name, (head, path) in headings.items()])
     else:
-        write_table([("name", "size", "description"), *((name, head.size, head.description) for name, (head, _) in headings.items())])
+        write_table([("name", "size", "description"), *((name, head.size, _first_sentence(head.description)) for name, (head, _) in headings.items())])
     return 0
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
 
 
 def _show(arguments: Namespace) -> int:

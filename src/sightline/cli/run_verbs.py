@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sightline.cli.output import write_json
 
@@ -25,14 +26,20 @@ def plan(parser: ArgumentParser) -> None:
 def _recipe_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a shipped recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides, such as stages.align.batch=64")
+    parser.add_argument("--twin", action="store_true", help="its toy version: made data, small random parts, few steps; seconds on a CPU, nothing to download")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _run(arguments: Namespace) -> int:
     from sightline.run import run
 
-    out = arguments.out or Path("runs") / Path(arguments.recipe).stem
-    result = run(arguments.recipe, out=out, overrides=arguments.overrides)
+    out = arguments.out or Path("runs") / (Path(arguments.recipe).stem + ("-twin" if arguments.twin else ""))
+    if arguments.twin:
+        from sightline.twin import write_twin
+
+        result = run(write_twin(arguments.recipe, arguments.overrides, out), out=out)
+    else:
+        result = run(arguments.recipe, out=out, overrides=arguments.overrides)
     if arguments.json:
         write_json(result.record())
     else:
@@ -43,7 +50,13 @@ def _run(arguments: Namespace) -> int:
 def _plan(arguments: Namespace) -> int:
     from sightline.plan import plan
 
-    result = plan(arguments.recipe, overrides=arguments.overrides, model_only=arguments.model_only)
+    if arguments.twin:
+        from sightline.twin import write_twin
+
+        with TemporaryDirectory() as folder:
+            result = plan(write_twin(arguments.recipe, arguments.overrides, Path(folder)), model_only=arguments.model_only)
+    else:
+        result = plan(arguments.recipe, overrides=arguments.overrides, model_only=arguments.model_only)
     if arguments.json:
         write_json(result.record())
     else:

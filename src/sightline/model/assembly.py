@@ -147,6 +147,11 @@ class ModelConfig(Config):
         """The part that takes side texts: the text encoder, the part that is also one, or a connector that reads text."""
         return getattr(self, self.text_part) if self.text_part else self.text_encoder or self.connector
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether texts are padded with tokens that are read, and nothing is written: pad and end token may then be the same."""
+        return self.language_model is None and bool(getattr(self.side_part, "padded", False))
+
     def chat_format(self) -> ChatFormat:
         """The format with this model's choice of where pictures stand."""
         found = chat_format(self.chat) if isinstance(self.chat, str) else self.chat

@@ -33,8 +33,9 @@ _SHARD_BYTES = 4_000_000_000
 
 
 def tensor_digest(tensor: Tensor) -> str:
-    """sha256 over dtype, shape and bytes."""
+    """sha256 over dtype, shape and bytes; of floating point numbers as float32, in which every model is loaded whatever the dtype on disk."""
     flat = tensor.detach().cpu().contiguous()
+    flat = flat.float() if flat.is_floating_point() else flat
     head = f"{flat.dtype}{tuple(flat.shape)}".encode()
     return hashlib.sha256(head + flat.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
@@ -43,14 +44,14 @@ def part_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
     """Part path -> tensor name -> tensor, with tensors that share memory named once (the first in sorted order)."""
     found: dict[str, dict[str, Tensor]] = {}
     for path, module in model.parts().items():
-        seen: set[tuple[int, tuple[int, ...]]] = set()
+        seen: set[object] = set()
         own = {}
-        for name, tensor in sorted(module.state_dict().items()):
-            key = (tensor.data_ptr(), tuple(tensor.shape))
-            if tensor.numel() and key in seen:
-                continue
+        for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+            # tied tensors have one address; on the meta device none has, but there they are one object
+            key = id(tensor) if tensor.is_meta or not tensor.numel() else (tensor.data_ptr(), tuple(tensor.shape))
+            if key not in seen:
+                own[name] = tensor.detach()
             seen.add(key)
-            own[name] = tensor
         found[path] = own
     return found
 
@@ -107,6 +108,8 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
             "chat": processor.chat.model_dump(mode="json"),
         },
     )
+    if parent is not None and (parent / "native").is_dir():  # what an import keeps of the published form, for the way back
+        shutil.copytree(parent / "native", folder / "native")
     processor.tokenizer.save(folder, template(processor.chat))
     if processor.side is not processor.tokenizer:
         (folder / "side").mkdir()
@@ -116,8 +119,12 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
 
 
 def load(folder: Path) -> tuple[Model, Processor, str]:
-    """Model (eval mode, float32), processor and weights id of a model directory. Refused lists every missing tensor and wrong shape."""
+    """Model (eval mode, float32), processor and weights id of a model directory, or of a published checkpoint. Refused lists every missing tensor and wrong shape."""
     head = hub_layout.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if is_published(head):
+        from sightline.model.native.native_directory import load_published
+
+        return load_published(folder)
     if head.get("model_type") != "sightline" or head.get("format") != FORMAT:
         found = f"model_type {head.get('model_type')!r}, format {head.get('format')!r}" if head else "no config.json"
         raise Refused(
@@ -141,7 +148,7 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
                 fix="load it with the version that made it",
             )
         ) from None
-    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls())
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls(), config.reads_padding)
     side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
     weightless = without_checkpoints(config)
     model = Model(weightless)
@@ -246,8 +253,27 @@ def fill(model: Model, tensors: dict[str, Tensor], place: str, parts: set[str] |
         raise Refused(problems)
 
 
+def is_published(head: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a published checkpoint which a native format reads."""
+    from sightline.model.native.native_table import NATIVE_FORMATS
+
+    return any(native.recognises(head) for native in NATIVE_FORMATS.values())
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory or of a published checkpoint, under our names."""
+    if (folder / INDEX).is_file() and hub_layout.read_json(folder / "config.json").get("model_type") == "sightline":
+        return read_tensors(folder)
+    from sightline.model.native.native_weights import load as load_native
+
+    return load_native(folder).tensors
+
+
 def model_folder(path: Path) -> Path:
-    """The model directory that a path means: itself, RUN/model, or the last stage of a run."""
+    """The model directory that a path means: itself, RUN/model, or the last stage of a run; or a published checkpoint, by its folder or its cached hub name."""
+    found = hub_layout.find(str(path))
+    if found is not None and is_published(hub_layout.read_json(found / "config.json")):
+        return found
     if (path / INDEX).is_file():
         return path
     if (path / "model" / INDEX).is_file():

@@ -225,7 +225,7 @@ class GatedCrossAttentionBlocks(nn.Module):
 
     def remember(self, language_model: Any, m: Tensor, stream: Stream, keep: bool) -> Memory:
         """Memory (B, M, D) as it is; with `keep` also the keys and values of every block, for decoding."""
-        memory = Memory(values=m, segments=stream.segments)
+        memory = Memory(values=m)
         return replace(memory, keys=tuple(block.cross_attn.keys(m) for block in self.layers)) if keep else memory  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
     def forward(

@@ -128,6 +128,8 @@ class EncoderDecoderConfig(LanguageModel):
 
     width_key: ClassVar[str] = "d_model"
     kind: Literal["encoder-decoder"] = "encoder-decoder"
+    tied: bool | None = None
+    """Whether words are written with the embeddings they are read with; None = as the class has it, which ties T5's whatever its config says. Flan-T5's are not."""
 
     @property
     def start_id(self) -> int | None:

@@ -93,6 +93,8 @@ class CausalLanguageModel(nn.Module):
         """(B, T) -> (B, T, D)."""
         return self.model.get_input_embeddings()(ids)
 
+    embed_memory = embed
+
     def hidden(self, x: Tensor, positions: Tensor, pattern: Tensor, cache: Any = None, **passed: Any) -> Tensor:
         """(B, T, D) under a (B, Tq, Tk) bool pattern -> (B, T, D). With a cache, its columns come first in Tk and it is extended in place.
 

@@ -29,6 +29,9 @@ class EncoderDecoderLanguageModel(nn.Module):
             self.model: Any = hub_layout.load_weights(AutoModelForSeq2SeqLM, config.checkpoint, model_config, "language_model")
         else:
             self.model = AutoModelForSeq2SeqLM.from_config(model_config, dtype=torch.float32)
+        if config.tied is False:
+            head = self.model.get_output_embeddings()
+            head.weight = nn.Parameter(head.weight.detach().clone())
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -49,6 +52,8 @@ class EncoderDecoderLanguageModel(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.model.get_input_embeddings()(ids)
+
+    embed_memory = embed
 
     def encode(self, m: Tensor, pattern: Tensor, pictures: Tensor) -> Tensor:
         """(B, M, D) under a (B, M, M) pattern -> (B, M, D); which of them are `pictures` (B, M) makes no difference."""

@@ -18,9 +18,12 @@ _MEMO = 200_000
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with its end and pad tokens. `controls`: further tokens that no text of a sample may write. Encoding of repeated texts is remembered."""
+    """A `tokenizer.json` with its end and pad tokens. `controls`: further tokens that no text of a sample may write; `reads_padding`: see `load`.
 
-    def __init__(self, document: str, end: str, pad: str, place: str = "tokenizer", controls: Iterable[str] = ()) -> None:
+    Encoding of repeated texts is remembered.
+    """
+
+    def __init__(self, document: str, end: str, pad: str, place: str = "tokenizer", controls: Iterable[str] = (), reads_padding: bool = False) -> None:
         self.document = document
         self.end, self.pad = end, pad
         try:
@@ -53,7 +56,7 @@ class TextTokenizer:
                     fix="name an existing token as pad",
                 )
             )
-        if end == pad:
+        if end == pad and not reads_padding:
             problems.append(
                 Problem(
                     code="model/pad-is-end",
@@ -144,8 +147,11 @@ class TextTokenizer:
             write_text(folder / "chat_template.jinja", chat_template)
 
     @classmethod
-    def load(cls, folder: Path, end: str | None = None, controls: Iterable[str] = ()) -> TextTokenizer:
-        """From a folder in the Hugging Face layout; `end` overrides the end token (the chat format's), `controls` are the other tokens that the format writes."""
+    def load(cls, folder: Path, end: str | None = None, controls: Iterable[str] = (), reads_padding: bool = False) -> TextTokenizer:
+        """From a folder in the Hugging Face layout; `end` overrides the end token (the chat format's), `controls` are the other tokens that the format writes.
+
+        `reads_padding`: padding is read like other tokens and nothing is written, so that it may be the end token.
+        """
         place = str(folder / "tokenizer.json")
         if not (folder / "tokenizer.json").is_file():
             raise Refused(
@@ -174,7 +180,7 @@ class TextTokenizer:
                     fix="set eos_token, or name the chat format that ends answers",
                 )
             )
-        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), end, named("pad_token") or PAD, place, controls)
+        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), end, named("pad_token") or PAD, place, controls, reads_padding)
 
 
 def _as_special(document: str, controls: set[str]) -> str:

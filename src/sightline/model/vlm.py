@@ -183,9 +183,9 @@ class Model(nn.Module):
     def _connect(self, features: Features, texts: Any, batch: Batch) -> Features:
         return features if self.connector is None else self.connector(self._cast(features), texts=texts, pictures=batch.pictures)
 
-    def write(self, stream: Stream, table: Tensor | None) -> Tensor:
-        """Token embeddings with the table's entries written into the slots, (B, T, D)."""
-        x = self.language_model.embed(stream.ids)
+    def write(self, stream: Stream, table: Tensor | None, memory: bool = False) -> Tensor:
+        """Token embeddings with the table's entries written into the slots, (B, T, D); `memory`: it is the memory stream, which another side may read."""
+        x = (self.language_model.embed_memory if memory else self.language_model.embed)(stream.ids)
         if table is None:
             assert not len(stream.slots), "slots without pictures"
             return x
@@ -231,7 +231,9 @@ class Model(nn.Module):
     def _memory(self, batch: Batch, table: Tensor | None, keep: bool) -> Memory | None:
         if batch.memory is None:
             return None
-        return self.fusion.remember(self.language_model, self.write(batch.memory, table), batch.memory, keep)
+        return replace(
+            self.fusion.remember(self.language_model, self.write(batch.memory, table, memory=True), batch.memory, keep), segments=batch.memory.segments
+        )
 
     def _embed(self, batch: Batch) -> Output:
         features = self.encode(batch, "text_encoder").get(self.config.encoders[0].name)

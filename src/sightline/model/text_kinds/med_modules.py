@@ -305,6 +305,10 @@ class Med(nn.Module):
         """(B, T) -> (B, T, D), the decoder's words."""
         return self._decoder.embeddings.word_embeddings(ids)
 
+    def embed_memory(self, ids: Tensor) -> Tensor:
+        """(B, M) -> (B, M, D), the words of what reads it: of the encoder where it takes questions."""
+        return (self._encoder if "question" in self.config.modes else self._decoder).embeddings.word_embeddings(ids)
+
     def encode(self, m: Tensor, pattern: Tensor, pictures: Tensor) -> Tensor:
         """Questions: memory (B, M, D) under a (B, M, M) pattern, of which `pictures` (B, M) bool are picture tokens -> (B, M, D).
 
