@@ -111,3 +111,12 @@ def test_a_model_may_be_built_like_another(tmp_path: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8").replace("  third: second\n", ""), encoding="utf-8")
     models = load(file).recipe.all_models()
     assert list(models) == ["first", "second"] and models["first"] == models["second"]
+
+
+def test_a_stage_may_have_its_own_format_and_tiler() -> None:
+    recipe = load(TINY, ["stages.align.chat=turns", "stages.align.tiler={kind: whole, size: 16, fit: squash}"]).recipe
+    align, instruct = (recipe.config_of(stage) for stage in recipe.stages[2:])
+    assert align.tiler is not None and instruct.tiler is not None
+    assert (align.tiler.model_dump()["size"], instruct.tiler.model_dump()["size"]) == (16, 32)
+    assert any("no format 'turn'" in allowed for _, allowed in refused("stages.align.chat=turn"))
+    assert any("one tokenizer has one end token" in allowed for _, allowed in refused("stages.align.chat=chatml"))

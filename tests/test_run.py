@@ -22,6 +22,7 @@ from sightline.errors import Refused
 from sightline.model import directory
 from sightline.run import RunResult, run
 from sightline.run_events import Events
+from sightline.samples.store import Store
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 COMMAND = [sys.executable, "-c", "import sys; from sightline.cli.main import main; sys.exit(main())"]
@@ -298,3 +299,14 @@ def test_the_command_tells_its_result_as_json(copied: Path) -> None:
     assert {node["state"] for node in told["nodes"]} == {"skipped"}
     assert told["scores"]["questions"].keys() >= {"all"}
     assert Path(told["report"]).is_file()
+
+
+def test_a_stage_with_a_format_and_a_tiler_of_its_own(tmp_path: Path) -> None:
+    own = ["model.chat=vicuna", "stages.align.chat=caption", "stages.align.tiler={kind: whole, size: 16, fit: squash}"]
+    run(TINY, tmp_path / "run", [*own, "data.questions.source=captions", "data.questions.then=[]", "evaluate={}"])
+    chats = {stage.name: directory.load(stage / "model")[1].chat.name for stage in sorted((tmp_path / "run" / "stages").iterdir())}
+    assert [chats[name] for name in sorted(chats)] == ["vicuna", "vicuna", "caption", "vicuna"]
+    align = directory.load(tmp_path / "run" / "stages" / "03-align" / "model")[1]
+    assert align.config.tiler is not None and align.config.tiler.model_dump()["size"] == 16
+    words = align.tokenizer.decode(align.encode(Store.open(tmp_path / "run" / "data" / "captions")[0]).ids.tolist(), controls=True)
+    assert "USER" not in words and words.endswith("\n")

@@ -52,6 +52,7 @@ KINDS = (
     "model/chat",
     "data/readers/",
     "data/reading.py",
+    "data/captioning.py",
     "train/objectives.py",
     "train/picture_text.py",
     # conversion of published checkpoints

@@ -20,6 +20,7 @@ from sightline.data.steps import OPERATOR
 from sightline.evaluate.benchmarks import BENCHMARK
 from sightline.kinds import Config, located
 from sightline.model.assembly import ModelConfig
+from sightline.model.chat import CHAT_FORMATS
 from sightline.recipe_source import Loaded
 from sightline.train.stage import StageConfig
 
@@ -162,6 +163,16 @@ class Recipe(Config):
         """Name of the model that a stage trains."""
         return stage.model or next(iter(self.all_models()))
 
+    def config_of(self, stage: StageConfig) -> ModelConfig:
+        """The model of a stage with what the stage changes: its chat format, its tiler."""
+        changes = {"chat": stage.chat, "tiler": stage.tiler}
+        return self.all_models()[self.model_of(stage)].model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+    def controls(self, model: str) -> tuple[str, ...]:
+        """Control tokens that the tokenizer of a model must hold: those of the model, and of the formats that its stages choose."""
+        said = [self.all_models()[model], *(self.config_of(stage) for stage in self.stages if self.model_of(stage) == model)]
+        return tuple(dict.fromkeys(token for config in said for token in config.controls()))
+
     def awaited(self) -> dict[str, list[str]]:
         """Data -> stages that must be done before it, in the order of the recipe: those that its operators ask, and those of the data it is taken from."""
         found: dict[str, list[str]] = {}
@@ -211,6 +222,8 @@ class Recipe(Config):
                 yield f"stages.{stage.name}.model: no model {stage.model!r}; there is {', '.join(models)}"
             if stage.model is None and len(models) > 1:
                 yield f"stages.{stage.name}: name a model, one of {', '.join(models)}"
+            elif stage.chat is not None and (stage.model or next(iter(models), None)) in models:
+                yield from self._other_format(stage)
         for name, one in self.evaluate.items():
             wanted: dict[str, Any] = {"benchmark": getattr(one.benchmark, "data", None), "thumbnails": one.thumbnails}
             yield from (
@@ -222,6 +235,14 @@ class Recipe(Config):
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
         yield from self._cycles()
         yield from self._too_early()
+
+    def _other_format(self, stage: StageConfig) -> Iterator[str]:
+        """A stage's own chat format must be known, and end answers as the model's does."""
+        own = self.all_models()[self.model_of(stage)].chat_format()
+        if stage.chat not in CHAT_FORMATS:
+            yield f"stages.{stage.name}.chat: no format {stage.chat!r}; there is {', '.join(CHAT_FORMATS)}"
+        elif (end := CHAT_FORMATS[stage.chat].end) != own.end:
+            yield f"stages.{stage.name}.chat: {stage.chat} ends answers with {end}, the model's {own.name} with {own.end}: one tokenizer has one end token"
 
     def _too_early(self) -> Iterator[str]:
         """Operators that ask a stage which does not exist, or one that comes no earlier than a stage that learns from what it says."""

@@ -183,7 +183,7 @@ class Run:
         """The tokenizer of a model: trained on the texts of its data, or read from where the recipe says."""
         if model not in self._tokenizers:
             config = self.recipe.all_models()[model]
-            self._tokenizers[model] = self._tokenizer(model, config, config.tokenizer, tokenizer_folder(config), config.controls())
+            self._tokenizers[model] = self._tokenizer(model, config, config.tokenizer, tokenizer_folder(config), self.recipe.controls(model))
         return self._tokenizers[model]
 
     def side_tokenizer(self, model: str) -> TextTokenizer | None:

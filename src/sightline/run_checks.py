@@ -101,7 +101,7 @@ def _parts(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
     known = part_paths(loaded.recipe.all_models()[loaded.recipe.model_of(stage)])
     for field in ("train", "init"):
         for path in getattr(stage, field):
-            if not any(part == path or part.startswith(path + ".") for part in known):
+            if not any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for part in known):
                 yield Problem(
                     code="run/no-such-part",
                     place=loaded.place(f"stages.{loaded.recipe.stages.index(stage)}.{field}.{path}"),

@@ -83,16 +83,14 @@ def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Proce
     """The model as the stage finds it: fresh parts seeded by the run, then weights of the previous stage and of `init`."""
     name = run.recipe.model_of(stage)
     tokenizer, side = run.tokenizer(name), run.side_tokenizer(name)
-    config = run.recipe.all_models()[name].resolve(tokenizer.size, side.size if side else None, tokenizer.control, side.control if side else None)
+    config = run.recipe.config_of(stage).resolve(tokenizer.size, side.size if side else None, tokenizer.control, side.control if side else None)
     base, parts = _origins(run, number, stage)
     torch.manual_seed(int(np.random.SeedSequence([run.recipe.seed, number]).generate_state(1)[0]))
     model = Model(directory.without_checkpoints(config) if base else config)
     if base is not None:
         directory.fill(model, directory.read_tensors(base), str(base))
     for part, folder in parts.items():
-        chosen = {path for path in model.parts() if path == part or path.startswith(part + ".")}
-        assert chosen, f"{part} was refused before any work"
-        directory.fill(model, directory.tensors_of(folder), str(folder), chosen)
+        directory.fill(model, directory.tensors_of(folder), str(folder), part)
     if model.language_model is not None:
         model.language_model.prove_logits()
     return model, Processor(config, tokenizer, side), base
@@ -118,7 +116,7 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
     outside = {
         part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
     }
-    said = [stage.model_dump(mode="json"), run.recipe.all_models()[name].model_dump(mode="json"), run.recipe.seed, outside]
+    said = [stage.model_dump(mode="json"), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
 
     def work(fingerprint: str) -> None:
         torch.set_num_threads(run.recipe.threads or torch.get_num_threads())
@@ -129,7 +127,11 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         outcome = _train(run, number, stage, model, processor, prepared)
         if outcome.unread:
             named, more = outcome.unread[:_NAMED], len(outcome.unread) - _NAMED
-            _say("\n".join([*(f"  nothing reads {tensor}: it stayed as it was" for tensor in named), *([f"  nor {more} more (events.jsonl)"] if more > 0 else [])]))
+            _say(
+                "\n".join(
+                    [*(f"  nothing reads {tensor}: it stayed as it was" for tensor in named), *([f"  nor {more} more (events.jsonl)"] if more > 0 else [])]
+                )
+            )
         run.events.write(
             {"event": "trained", "stage": stage.name, "steps": outcome.steps, "rows": outcome.rows, "seconds": outcome.seconds, "unread": outcome.unread}
         )

@@ -153,6 +153,7 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig) -> StageConfig:
             "init": {part: origin for part, origin in stage.init.items() if origin in earlier},
             "batch": min(stage.batch, _BATCH),
             "micro_batch": None,
+            "tiler": stage.tiler.twin() if stage.tiler else None,
             "steps": STEPS,
             "epochs": None,
             "precision": "float32",

@@ -18,7 +18,9 @@ PICTURE = Picture(hash="p", width=8, height=8, data=b"")
 def row(name: str, *captions: str, pictures: int = 1) -> Sample:
     """A picture and its captions."""
     said = [(Text(text=text),) for text in captions]
-    turns = (Turn(role="user", items=(Show(picture=0), Text(text="Say it."))), Turn(role="assistant", items=said[0], alternatives=tuple(said[1:]))) if said else ()
+    turns = (
+        (Turn(role="user", items=(Show(picture=0), Text(text="Say it."))), Turn(role="assistant", items=said[0], alternatives=tuple(said[1:]))) if said else ()
+    )
     return Sample(id=name, pictures=(PICTURE,) * pictures, turns=turns, origin=Origin(source="web"))
 
 

@@ -26,13 +26,26 @@ from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SAID = {
-    "encoders": [{"config": {"model_type": "blip_vision_model", "image_size": 32, "patch_size": 8, "initializer_range": 0.3, **SIZES}, "tokens": "all", "final_norm": True}],
+    "encoders": [
+        {
+            "config": {"model_type": "blip_vision_model", "image_size": 32, "patch_size": 8, "initializer_range": 0.3, **SIZES},
+            "tokens": "all",
+            "final_norm": True,
+        }
+    ],
     "tiler": {"kind": "whole", "size": 32},
     "fusion": {"kind": "cross-attention"},
     "language_model": {
         "kind": "med",
         "joint": 16,
-        "config": {"model_type": "blip_text_model", "vocab_size": 400, "encoder_hidden_size": 32, "max_position_embeddings": 64, "initializer_range": 0.2, **SIZES},
+        "config": {
+            "model_type": "blip_text_model",
+            "vocab_size": 400,
+            "encoder_hidden_size": 32,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.2,
+            **SIZES,
+        },
     },
     "text_encoder": "language_model",
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 
 from sightline.errors import Refused
@@ -82,7 +83,8 @@ def test_windows_lie_in_their_canvas_and_together_show_the_picture(tiler: Any, w
         assert 0 <= x < x + w <= canvas[0] and 0 <= y < y + h <= canvas[1]
         x0, y0, x1, y1 = crop.valid
         assert 0 <= x0 <= x1 <= w and 0 <= y0 <= y1 <= h
-        assert (x0 < x1 and y0 < y1) or max(width, height) > 100 * min(width, height), "each crop shows something of all but slivers"
+        sliver = min(width, height) == 1 or max(width, height) > 100 * min(width, height)
+        assert (x0 < x1 and y0 < y1) or sliver, "each crop shows something of all but slivers"
     tiles = [crop for crop in tiling.crops if crop.role in ("tile", "canvas")] or list(tiling.crops)
     assert covers(tiling, tiles, slack(tiler, tiling))
     wholes = [crop for crop in tiling.crops if crop.role in ("overview", "detail")]
@@ -125,8 +127,13 @@ def test_tiles_fill_their_grid_in_reading_order(tiler: Any, width: int, height: 
         assert not tiles or tiling.grid in tiler.candidates(width, height)
         assert all(side % 14 == 0 for crop in tiling.crops for side in crop.window[2:])
     corners = (*tiling.seen.to(0, 0), *tiling.seen.to(width, height))
-    (x, y), (w, h) = main.offset, main.resized
-    assert corners == pytest.approx((x, y, x + w, y + h)) and (tiling.seen.width, tiling.seen.height) == main.canvas
+    if isinstance(tiler, DualResolutionTiler):  # resized after it was padded: px at the edges show both and are valid
+        main, outward = tiling.views[tiling.crops[-1].view], tiling.crops[-1].valid
+        assert outward == (*(math.floor(edge + 1e-6) for edge in corners[:2]), *(math.ceil(edge - 1e-6) for edge in corners[2:]))
+    else:
+        (x, y), (w, h) = main.offset, main.resized
+        assert corners == pytest.approx((x, y, x + w, y + h))
+    assert (tiling.seen.width, tiling.seen.height) == main.canvas
 
 
 @pytest.mark.parametrize("tiler", PUBLISHED, ids=NAMES)
@@ -392,11 +399,27 @@ def test_quarters_of_an_odd_picture() -> None:
 def test_dual_resolution() -> None:
     tiling = DualResolutionTiler().tile(1000, 600)
     assert [(crop.role, crop.window[2:]) for crop in tiling.crops] == [("overview", (336, 336)), ("detail", (768, 768))]
-    assert tiling.views[tiling.crops[0].view].of == tiling.crops[1].view == 0
+    assert [(view.canvas, view.of) for view in tiling.views] == [((1000, 1000), None), ((768, 768), 0), ((336, 336), 1)]
+    assert [crop.view for crop in tiling.crops] == [2, 1] and tiling.crops[1].valid == (0, 153, 768, 615) and tiling.crops[0].valid == (0, 66, 336, 270)
     tiling = DualResolutionTiler(detail=1536, cells=2).tile(1000, 600)
     assert [crop.role for crop in tiling.crops] == ["overview", "tile", "tile", "tile", "tile", "detail"]
     assert sum(crop.window[2] * crop.window[3] // 14**2 for crop in tiling.crops if crop.role != "detail") == 2880
-    assert tiling.grid == (2, 2) and tiling.views[1].canvas == (672, 672)
+    assert [(view.canvas, view.of) for view in tiling.views] == [((1000, 1000), None), ((1536, 1536), 0), ((672, 672), 1), ((336, 336), 2)]
+    assert tiling.grid == (2, 2) and [crop.view for crop in tiling.crops] == [3, 2, 2, 2, 2, 1]
+    square = DualResolutionTiler(detail=1536, cells=2).tile(600, 600)
+    assert [view.of for view in square.views] == [None, 0, 1] and [crop.view for crop in square.crops] == [2, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("size", [(90, 61), (41, 90), (64, 64)])
+def test_both_resolutions_show_one_padded_square(size: tuple[int, int]) -> None:
+    """Pixel by pixel: the detail is what `whole` makes, the tiles and the overview are that, resampled."""
+    picture = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    overview, *tiles, detail = cut(picture, DualResolutionTiler(size=24, detail=80, cells=2).tile(*size))
+    assert np.array_equal(detail, cut(picture, WholeTiler(size=80).tile(*size))[0])
+    both = Image.fromarray(detail.transpose(1, 2, 0)).resize((48, 48), Image.Resampling.BILINEAR)
+    parts = [np.asarray(both)[y : y + 24, x : x + 24].transpose(2, 0, 1) for y in (0, 24) for x in (0, 24)]
+    assert all(np.array_equal(tile, part) for tile, part in zip(tiles, parts, strict=True))
+    assert np.array_equal(overview, np.asarray(both.resize((24, 24), Image.Resampling.BILINEAR)).transpose(2, 0, 1))
 
 
 # what is refused

@@ -131,3 +131,21 @@ def test_lora_begins_as_nothing_and_is_merged_into_the_weights(world) -> None:
         path = "language_model." + name.replace(".lora_A", "")
         change = 8 / 2 * tensors[name.replace("lora_A", "lora_B")] @ tensors[name]
         assert torch.allclose(world_model.state_dict()[path], before[path] + change, atol=1e-6)
+
+
+def test_a_path_inside_a_part(world) -> None:
+    model: Model = world.model()
+    prepared = prepare(
+        model, world.stage(train={"connector": RATE, "connector.layers.0": {"learning_rate": 1e-4}, "connector.layers.0.bias": {"learning_rate": 1e-5}})
+    )
+    rates = {row.part: (row.trained, row.learning_rate) for row in prepared.table if row.part.startswith("connector")}
+    sizes = {name: p.numel() for name, p in model.connector.named_parameters()}
+    assert rates["connector.layers.0"] == (sizes["layers.0.weight"], 1e-4) and rates["connector.layers.0.bias"] == (sizes["layers.0.bias"], 1e-5)
+    assert rates["connector"] == (sum(sizes.values()) - sizes["layers.0.weight"] - sizes["layers.0.bias"], 1e-2)
+    grouped = {id(p): group["peak"] for group in prepared.groups for p in group["params"]}
+    assert grouped[id(model.connector.layers[0].weight)] == 1e-4 and len(grouped) == len(sizes)
+    alone = prepare(world.model(), world.stage(train={"connector.layers.2": RATE}))
+    assert set(alone.trained) == {"connector.layers.2.weight", "connector.layers.2.bias"}
+    with pytest.raises(Refused) as refused:
+        prepare(world.model(), world.stage(train={"connector.layers.9": RATE, "connector.layers.0": {**RATE, "last": 1}}))
+    assert [problem.code for problem in refused.value.problems] == ["train/no-such-part", "train/whole-parts-only"]

@@ -167,7 +167,9 @@ class ModelConfig(Config):
         parts = (self.side_part, self.connector)
         return tuple(dict.fromkeys(token for part in parts for token in getattr(part, "controls", ())))
 
-    def resolve(self, vocabulary: int | None = None, side: int | None = None, control: Control | None = None, side_control: Control | None = None) -> ModelConfig:
+    def resolve(
+        self, vocabulary: int | None = None, side: int | None = None, control: Control | None = None, side_control: Control | None = None
+    ) -> ModelConfig:
         """Everything that checkpoints say copied in once; what is saved with a model.
 
         `vocabulary`, `side`: sizes of trained tokenizers, the model's and that of side texts; `control`, `side_control`: id of a control token in them.

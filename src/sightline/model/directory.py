@@ -217,14 +217,16 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fill(model: Model, tensors: dict[str, Tensor], place: str, parts: set[str] | None = None) -> None:
-    """Copy tensors (full names) into a model, only `parts` where given; Refused lists all that is missing or of another shape."""
+def fill(model: Model, tensors: dict[str, Tensor], place: str, within: str | None = None) -> None:
+    """Copy tensors (full names) into a model, only those at or under the path `within` where given; Refused lists all that is missing or of another shape."""
     problems: list[Problem] = []
+    taken = False
     for path, wanted in part_tensors(model).items():
-        if parts is not None and path not in parts:
-            continue
         for name, tensor in wanted.items():
             full = f"{path}.{name}"
+            if within is not None and full != within and not full.startswith(within + "."):
+                continue
+            taken = True
             given = tensors.get(full)
             if given is None:
                 problems.append(
@@ -249,6 +251,16 @@ def fill(model: Model, tensors: dict[str, Tensor], place: str, parts: set[str] |
             else:
                 with torch.no_grad():
                     tensor.copy_(given)
+    if within is not None and not taken:
+        problems.append(
+            Problem(
+                code="model/no-such-path",
+                place=place,
+                found=f"no tensor at or under {within}",
+                allowed=", ".join(model.parts()) + ", or a path inside one of them",
+                fix="name a part, or a path of its tensors",
+            )
+        )
     if problems:
         raise Refused(problems)
 

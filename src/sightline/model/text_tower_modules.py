@@ -100,7 +100,9 @@ class TextTower(nn.Module):
         own: dict[str, Tensor] = {"logit_scale": self.scale}
         own |= {"text_projection.weight": self.text_projection.weight} if self.text_projection is not None else {}
         own |= {"visual_projection.weight": self.picture_projection.weight} if self.picture_projection is not None else {}
-        own |= {f"vision_model.head.{name}": tensor for name, tensor in self.picture_head.named_parameters()} if isinstance(self.picture_head, ProbePool) else {}
+        own |= (
+            {f"vision_model.head.{name}": tensor for name, tensor in self.picture_head.named_parameters()} if isinstance(self.picture_head, ProbePool) else {}
+        )
         own |= {"logit_bias": self.bias} if self.bias is not None else {}
         if self.config.pictures == "attention":
             self.picture_head.load(checkpoint, "text_encoder")  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]

@@ -23,6 +23,8 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_SQUARE = 4096
+"""A picture is padded at full size where the square's side is at most this (50 MB), or at most twice the picture's shorter side: of twice its px at most."""
 _MOST = 64
 """Views up to this many times their canvas are resampled whole. Under `fit: crop` the long side of a narrow picture may be millions of px."""
 
@@ -42,7 +44,10 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A window (x, y, w, h) in px of a view's canvas; `valid` (x0, y0, x1, y1) inside the window shows picture and not fill."""
+    """A window (x, y, w, h) in px of a view's canvas; `valid` (x0, y0, x1, y1) inside the window shows picture and not fill.
+
+    Where a canvas was resampled after it was padded, each px at an edge of the picture shows both: `valid` holds every px that shows any of the picture.
+    """
 
     view: int
     window: tuple[int, int, int, int]
@@ -108,7 +113,8 @@ class WholeTiler(Config):
     size: int = Field(ge=1)
     """Side of the square crop in px."""
     fit: Literal["pad", "squash", "crop"] = "pad"
-    """pad: longest side fits, the rest is fill; squash: both sides are forced; crop: shortest side fits, the middle is kept."""
+    """pad: padded to a square with fill, then resized (the other way round beyond both 4096 px and 2:1, where the square would take too much memory);
+    squash: both sides are forced; crop: shortest side fits, the middle is kept."""
     filter: Filter = "bicubic"
     """Resampling filter."""
     fill: tuple[int, int, int] = (122, 116, 104)
@@ -124,19 +130,34 @@ class WholeTiler(Config):
         return self.model_copy(update={"size": min(self.size, 32)})
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
-        """One view, one crop."""
-        side = self.size
+        """One crop, of one view; of a view of another where the picture is padded at full size."""
+        side, shortest, longest = self.size, min(width, height), max(width, height)
+        if self.fit == "pad" and shortest < longest <= max(_SQUARE, 2 * shortest):
+            return self._squared(width, height)
         if self.fit == "squash":
-            resized, offset = (side, side), (0, 0)
+            resized = (side, side)
+        elif self.fit == "crop":
+            resized = (side * width // shortest, side * height // shortest)
         else:
-            scale = (max if self.fit == "crop" else min)(side / width, side / height)
-            resized = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
-            offset = ((side - resized[0]) // 2, (side - resized[1]) // 2)
+            resized = (max(1, math.floor(width * side / longest + 0.5)), max(1, math.floor(height * side / longest + 0.5)))
+        offset = (int((side - resized[0]) / 2), int((side - resized[1]) / 2))  # odd margins towards zero, as published
         valid = (max(0, offset[0]), max(0, offset[1]), min(side, offset[0] + resized[0]), min(side, offset[1] + resized[1]))
         view = View(resized=resized, filter=self.filter, offset=offset, canvas=(side, side), fill=self.fill)
         crop = Crop(view=0, window=(0, 0, side, side), role="overview", valid=valid)
         seen = Frame(width=side, height=side, scale=(resized[0] / width, resized[1] / height), offset=(float(offset[0]), float(offset[1])))
         return Tiling(size=(width, height), grid=(1, 1), views=(view,), crops=(crop,), seen=seen)
+
+    def _squared(self, width: int, height: int) -> Tiling:
+        """The picture in the middle of a square of its longest side; then that square resized."""
+        side, square = self.size, max(width, height)
+        left, top = (square - width) // 2, (square - height) // 2
+        padded = View(resized=(width, height), filter=self.filter, offset=(left, top), canvas=(square, square), fill=self.fill)
+        view = View(resized=(side, side), filter=self.filter, canvas=(side, side), fill=self.fill, of=0)
+        valid = (left * side // square, top * side // square, -(-(left + width) * side // square), -(-(top + height) * side // square))
+        crop = Crop(view=1, window=(0, 0, side, side), role="overview", valid=valid)
+        scale = side / square
+        seen = Frame(width=side, height=side, scale=(scale, scale), offset=(left * scale, top * scale))
+        return Tiling(size=(width, height), grid=(1, 1), views=(padded, view), crops=(crop,), seen=seen)
 
 
 def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:
@@ -159,22 +180,22 @@ def _columns(crop: Crop) -> slice:
 
 def _draw(picture: np.ndarray, view: View) -> np.ndarray:
     height, width = picture.shape[:2]
-    if view.source is None and view.resized == view.canvas == (width, height) and view.offset == (0, 0):
-        return picture
     (x, y), (w, h) = view.offset, view.resized
     x0, y0, x1, y1 = max(0, x), max(0, y), min(view.canvas[0], x + w), min(view.canvas[1], y + h)
-    source = Image.fromarray(picture)
-    if w * h <= _MOST * view.canvas[0] * view.canvas[1]:
-        drawn = np.asarray(source.resize(view.resized, _FILTERS[view.filter], box=view.source))[y0 - y : y1 - y, x0 - x : x1 - x]
+    if view.source is None and view.resized == (width, height):
+        drawn = picture[y0 - y : y1 - y, x0 - x : x1 - x]
+    elif w * h <= _MOST * view.canvas[0] * view.canvas[1]:
+        whole = Image.fromarray(picture).resize(view.resized, _FILTERS[view.filter], box=view.source)
+        drawn = np.asarray(whole)[y0 - y : y1 - y, x0 - x : x1 - x]
     else:
         # the box of what the canvas shows; filters read past it into the picture, so this is the same window up to rounding between the two passes
         left, top, right, bottom = view.source or (0, 0, width, height)
         across, down = (right - left) / w, (bottom - top) / h
         box = (left + (x0 - x) * across, top + (y0 - y) * down, min(right, left + (x1 - x) * across), min(bottom, top + (y1 - y) * down))
-        drawn = np.asarray(source.resize((x1 - x0, y1 - y0), _FILTERS[view.filter], box=box))
+        drawn = np.asarray(Image.fromarray(picture).resize((x1 - x0, y1 - y0), _FILTERS[view.filter], box=box))
     if drawn.shape[:2] == view.canvas[::-1]:
         return drawn
     canvas = np.empty((view.canvas[1], view.canvas[0], picture.shape[2]), np.uint8)
-    canvas[:] = np.asarray(view.fill, np.uint8)
+    canvas[:] = np.tile(np.asarray(view.fill, np.uint8), (view.canvas[0], 1))  # whole rows are copied ten times as fast as single px
     canvas[y0:y1, x0:x1] = drawn
     return canvas

@@ -13,6 +13,8 @@ from torch import nn
 
 from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Config
+from sightline.model.tiler_table import TILER
+from sightline.model.tiling import Tiler
 from sightline.model.vlm import Model
 from sightline.train.objective_table import ObjectiveField
 
@@ -60,6 +62,10 @@ class StageConfig(Config):
     """Rows per optimizer step."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Rows per forward; default is the whole batch."""
+    chat: str | None = None
+    """Chat format of this stage where it is not the model's, such as `caption`; it must end answers with the same token."""
+    tiler: Annotated[Tiler, TILER] | None = None
+    """How pictures are cut in this stage where it is not as in the model, such as at a smaller size."""
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps."""
     epochs: float | None = Field(default=None, gt=0)
@@ -136,33 +142,74 @@ def prepare(model: Model, stage: StageConfig) -> Prepared:
             code="train/no-such-part",
             place=f"stages.{stage.name}.train",
             found=path,
-            allowed=", ".join([*parts, "encoders"]),
+            allowed=", ".join([*parts, "encoders"]) + ", or a path inside one of them",
             fix=nearest(path, list(parts)) or "name a part of the model",
         )
         for path in stage.train
-        if not any(part == path or part.startswith(path + ".") for part in parts)
+        if not any(_within(part, path) or (_within(path, part) and _inner(part, parts[part], path)) for part in parts)
     ]
     model.requires_grad_(False)
     model.eval()
     table, groups, trained, adapters = [], [], {}, {}
     for path, module in parts.items():
-        matching = [key for key in stage.train if path == key or path.startswith(key + ".")]
+        matching = [key for key in stage.train if _within(path, key)]
         plan = stage.train[max(matching, key=len)] if matching else None
         chosen, how = _open(path, module, plan, stage.name, problems) if plan else ({}, "frozen")
         if plan and plan.lora:
             adapters[path] = plan.lora
-        if plan:
-            _train_mode(module)
         own = {f"{path}.{name}": parameter for name, parameter in chosen.items()}
-        trained.update(own)
-        groups += _groups(own, plan.learning_rate, stage.weight_decay) if plan else []
+        inside = _open_inside(path, module, stage, problems)
+        for taken in inside.values():
+            own = {name: parameter for name, parameter in own.items() if name not in taken}
+        if plan or inside:
+            _train_mode(module)
         total = sum(parameter.numel() for parameter in module.parameters())
-        table.append(
-            TableRow(part=path, parameters=total, trained=sum(p.numel() for p in own.values()), how=how, learning_rate=plan.learning_rate if plan else None)
-        )
+        for key, said, tensors, how_ in ((path, plan, own, how), *((key, stage.train[key], tensors, "all of it") for key, tensors in inside.items())):
+            trained.update(tensors)
+            groups += _groups(tensors, said.learning_rate, stage.weight_decay) if said else []
+            count = sum(parameter.numel() for parameter in tensors.values())
+            table.append(
+                TableRow(part=key, parameters=total if key == path else count, trained=count, how=how_, learning_rate=said.learning_rate if said else None)
+            )
     if problems:
         raise Refused(problems)
     return Prepared(table=table, groups=groups, trained=trained, adapters=adapters)
+
+
+def _within(path: str, outer: str) -> bool:
+    """Whether a path is another one or lies inside it."""
+    return path == outer or path.startswith(outer + ".")
+
+
+def _inner(part: str, module: nn.Module, key: str) -> dict[str, nn.Parameter]:
+    """Tensors of a part by full name that lie at or under a path inside it."""
+    return {f"{part}.{name}": parameter for name, parameter in module.named_parameters() if _within(f"{part}.{name}", key)}
+
+
+def _open_inside(path: str, module: nn.Module, stage: StageConfig, problems: list[Problem]) -> dict[str, dict[str, nn.Parameter]]:
+    """Path inside a part -> the tensors that it trains by full name; each tensor goes with its longest path."""
+    spare = {f"{path}.{name}" for name in getattr(module, "spare", ())}
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    taken: set[str] = set()
+    for key in sorted((key for key in stage.train if _within(key, path) and key != path), key=len, reverse=True):
+        plan = stage.train[key]
+        if plan.lora or plan.last is not None:
+            problems.append(
+                Problem(
+                    code="train/whole-parts-only",
+                    place=f"stages.{stage.name}.train.{key}",
+                    found="lora" if plan.lora else f"last: {plan.last}",
+                    allowed=f"a learning_rate: adapters and block counts belong to a whole part ({path})",
+                    fix=f"say it of {path}",
+                )
+            )
+        own = {name: parameter for name, parameter in _inner(path, module, key).items() if name not in taken and name not in spare}
+        for parameter in own.values():
+            parameter.requires_grad_(True)
+        taken |= own.keys()
+        if own:
+            found[key] = own
+    return found
 
 
 def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems: list[Problem]) -> tuple[dict[str, nn.Parameter], str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
+from sightline.model import hub_layout
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.chat import ChatFormat
 from sightline.model.connector_kinds.query_transformer import QueryTransformerConnector
 from sightline.model.encoders import EncoderConfig
-from sightline.model import hub_layout
 from sightline.model.fusion import EncoderDecoder, SequenceFusion
 from sightline.model.language import EncoderDecoderConfig
 from sightline.model.native.dual_tower_formats import pairs

@@ -179,7 +179,6 @@ class Med(nn.Module):
     tells_pictures = False
     """Of an encoded question the decoder reads the text alone: the encoder has read the picture into it."""
 
-
     window = None
     bias = None
 

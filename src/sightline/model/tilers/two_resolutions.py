@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from sightline.kinds import Config
-from sightline.model.tilers.windows import made, raster, scaled, shown, whole, window
+from sightline.model.tilers.windows import raster, scaled, window
 from sightline.model.tiling import Filter, Tiling, View, WholeTiler
 
 
 class DualResolutionTiler(Config):
-    """An overview, then tiles where `cells` is above 1, then the detail: all from one padded square at the detail's resolution.
+    """An overview, then tiles where `cells` is above 1, then the detail: all from one square, padded as `whole` pads it, at the detail's resolution.
 
     The tiles and the overview are the detail resampled, so that both encoders see the same picture. Frame "seen": the detail with its padding.
     """
@@ -47,10 +48,12 @@ class DualResolutionTiler(Config):
 
     def tile(self, width: int, height: int, among: int = 1) -> Tiling:
         """Overview, tiles, detail."""
-        [detail] = WholeTiler(size=self.detail, filter=self.filter, fill=self.fill).tile(width, height).views
+        square = WholeTiler(size=self.detail, filter=self.filter, fill=self.fill).tile(width, height)
+        detail = replace(square.crops[0], role="detail")
         sides = [self.size * self.cells, self.size] if self.cells > 1 else [self.size]
-        views = [detail, *(View(resized=(side, side), filter="bilinear", canvas=(side, side), of=index) for index, side in enumerate(sides))]
-        pictures = [scaled(shown(detail), side / self.detail) for side in sides]
-        overview = window(len(sides), 0, 0, (self.size, self.size), "overview", pictures[-1])
-        tiles = raster(1, (self.cells, self.cells), (self.size, self.size), pictures[0]) if self.cells > 1 else []
-        return made((width, height), (self.cells, self.cells), views, (overview, *tiles, whole(0, detail, "detail")))
+        smaller = [View(resized=(side, side), filter="bilinear", canvas=(side, side), of=detail.view + number) for number, side in enumerate(sides)]
+        pictures = [scaled(detail.valid, side / self.detail) for side in sides]
+        grid, size = (self.cells, self.cells), (self.size, self.size)
+        overview = window(detail.view + len(sides), 0, 0, size, "overview", pictures[-1])
+        tiles = raster(detail.view + 1, grid, size, pictures[0]) if self.cells > 1 else []
+        return replace(square, grid=grid, views=(*square.views, *smaller), crops=(overview, *tiles, detail))

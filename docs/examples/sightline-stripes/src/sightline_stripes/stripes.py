@@ -34,8 +34,7 @@ class StripesTiler(Config):
         side, tall = self.size, self.size * self.count
         view = View(resized=(side, tall), canvas=(side, tall))
         crops = tuple(
-            Crop(view=0, window=(0, number * side, side, side), role="tile", place=(0, number), valid=(0, 0, side, side))
-            for number in range(self.count)
+            Crop(view=0, window=(0, number * side, side, side), role="tile", place=(0, number), valid=(0, 0, side, side)) for number in range(self.count)
         )
         seen = Frame(width=side, height=tall, scale=(side / width, tall / height), offset=(0.0, 0.0))
         return Tiling(size=(width, height), grid=(1, self.count), views=(view,), crops=crops, seen=seen)
