@@ -20,7 +20,7 @@ from sightline.data.steps import OPERATOR
 from sightline.evaluate.benchmarks import BENCHMARK
 from sightline.kinds import Config, located
 from sightline.model.assembly import ModelConfig
-from sightline.model.chat import CHAT_FORMATS
+from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.recipe_source import Loaded
 from sightline.train.stage import StageConfig
 
@@ -116,6 +116,15 @@ def asked_stages(data: DataConfig) -> list[str]:
     return [operator.answered_by for operator in data.then if isinstance(operator, Asking)]
 
 
+def _spoken(name: str, model: ModelConfig) -> ChatFormat:
+    """A stage's own format in the words of the model's: one that ends answers in plain text takes first and end token from the model's format."""
+    chosen, own = CHAT_FORMATS[name], model.chat_format()
+    if not chosen.stop:
+        return chosen
+    first = next((token for token in own.controls if own.begin.startswith(token)), "")
+    return chosen.model_copy(update={"begin": first, "end": own.end, "controls": tuple(dict.fromkeys(token for token in (first, own.end) if token))})
+
+
 class EvaluateConfig(Config):
     """One evaluation of one stage's model."""
 
@@ -165,8 +174,9 @@ class Recipe(Config):
 
     def config_of(self, stage: StageConfig) -> ModelConfig:
         """The model of a stage with what the stage changes: its chat format, its tiler."""
-        changes = {"chat": stage.chat, "tiler": stage.tiler}
-        return self.all_models()[self.model_of(stage)].model_copy(update={name: value for name, value in changes.items() if value is not None})
+        config = self.all_models()[self.model_of(stage)]
+        changes = {"chat": _spoken(stage.chat, config) if stage.chat else None, "tiler": stage.tiler}
+        return config.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
     def controls(self, model: str) -> tuple[str, ...]:
         """Control tokens that the tokenizer of a model must hold: those of the model, and of the formats that its stages choose."""
@@ -241,7 +251,7 @@ class Recipe(Config):
         own = self.all_models()[self.model_of(stage)].chat_format()
         if stage.chat not in CHAT_FORMATS:
             yield f"stages.{stage.name}.chat: no format {stage.chat!r}; there is {', '.join(CHAT_FORMATS)}"
-        elif (end := CHAT_FORMATS[stage.chat].end) != own.end:
+        elif not CHAT_FORMATS[stage.chat].stop and (end := CHAT_FORMATS[stage.chat].end) != own.end:
             yield f"stages.{stage.name}.chat: {stage.chat} ends answers with {end}, the model's {own.name} with {own.end}: one tokenizer has one end token"
 
     def _too_early(self) -> Iterator[str]:
