@@ -105,8 +105,8 @@ def test_a_picture_reaches_its_own_segment_only(made: tuple[Model, Processor]) -
     changed = processor.encode(replace(SAMPLES[0], pictures=(PICTURES[2],)))
     before, after = (logps(model, processor, [[b, row, c]]) for row in (a, changed))
     owner = processor.collate([[b, a, c]]).owners
-    assert (before - after).abs()[owner == 1].min().item() > 1e-5
-    torch.testing.assert_close(before[owner != 1], after[owner != 1], rtol=0, atol=1e-6)
+    assert (before - after).abs()[owner == 1].min().item() > 1e-4
+    torch.testing.assert_close(before[owner != 1], after[owner != 1], rtol=0, atol=2e-5)
 
 
 def test_log_probabilities_are_those_of_the_whole_vocabulary(made: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ class GatedCrossAttention(_Fusion):
     overview: StreamName = "memory"
     """Where overview crops go: decoder = the hybrid of NVLM-H, which reads the overview as tokens and the tiles as memory."""
     unattended: Literal["nothing", "uniform"] = "nothing"
-    """What a token that sees no memory receives: nothing, or the mean of all memory through the attention branch (what transformers computes for Mllama)."""
+    """What a token that sees no memory receives: nothing, or the mean of all its sample's memory through the attention branch (what transformers computes for Mllama)."""
 
     @model_validator(mode="after")
     def _placed(self) -> GatedCrossAttention:
