@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import native_models
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sightline.checkpoint_import import import_checkpoint
 from sightline.cli.main import main
 from sightline.lineage import sha256_file
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
-import native_models
-
-from sightline.checkpoint_import import import_checkpoint
 from sightline.model import directory
 from sightline.model.native import native_directory
 

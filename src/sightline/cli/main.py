@@ -35,6 +35,8 @@ VERBS = {
     "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
     "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),
     "verify": Verb("sightline.cli.verify_verb:verify", "check that a model directory or a published checkpoint is whole and is what it says"),
+    "checkpoint read": Verb("sightline.cli.checkpoint_verbs:read", "make a model directory of a published checkpoint"),
+    "checkpoint write": Verb("sightline.cli.checkpoint_verbs:write", "write a model in a published form, bit for bit where nothing was trained"),
     "show tiles": Verb("sightline.cli.show_verbs:tiles", "show how a recipe's model cuts up pictures, and what they cost in tokens"),
     "show model": Verb("sightline.cli.show_verbs:model", "count a recipe's parts and parameters, as plan --model-only does"),
     "recipe ls": Verb("sightline.cli.recipe_verbs:ls", "list the shipped recipes"),

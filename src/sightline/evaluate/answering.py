@@ -15,7 +15,7 @@ from torch import Tensor
 from sightline.errors import Problem, Refused
 from sightline.evaluate.golden import check_golden
 from sightline.lineage import sha256_json, software, write_json
-from sightline.model import directory
+from sightline.model import directory, hub_layout
 from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures, to_device
 from sightline.model.packing import Encoded, FeatureSource, pictured
 from sightline.model.processor import Processor
@@ -234,7 +234,8 @@ def load_answerer(path: Path, precision: str = "float32", check: bool = True) ->
     """The answerer of a run or a model directory. Golden requests are checked once per (weights, software, device) and the result is remembered in `golden/checked.json`."""
     folder = directory.model_folder(path)
     model, processor, weights = directory.load(folder)
-    if check:
+    published = directory.is_published(hub_layout.read_json(folder / "config.json"))
+    if check and not (published and not (folder / "golden").is_dir()):  # nobody publishes golden requests: `checkpoint read` makes them
         state = sha256_json([weights, software(), precision, next(model.parameters()).device.type])
         memo = folder / "golden" / "checked.json"
         known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else {}
