@@ -117,5 +117,5 @@ def _group(words: list[str]) -> int:
 
 def _overview(prefix: str) -> str:
     verbs = {name: verb for name, verb in VERBS.items() if name.startswith(prefix)}
-    lines = [f"  {name:15}{verb.help}" for name, verb in verbs.items()]
+    lines = [f"  {name:18}{verb.help}" for name, verb in verbs.items()]
     return "\n".join(["usage: sightline VERB ...", "", *lines, "", "sightline VERB --help says more; --json makes a verb print JSON; sightline --version"])
