@@ -25,9 +25,8 @@ OWN = "as the recipe stands"
 
 _ROWS = "vocabulary rows that the converted checkpoint adds"
 _TEXT = "text side of the Q-Former, which the class drops after the first stage: embeddings, feed-forward layers, heads"
-_LAST = "block 24 and the last norm, which the release cuts off: nothing reads them"
+_LAST = "the last norm, which the release cuts off: nothing reads it"
 _HEAD = "7 heads of zeros, which the release adds to divide the tower among 8 accelerators"
-_PAD = "row for a pad token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +41,12 @@ class Figure:
 FIGURES: dict[str, dict[str, Figure]] = {
     "llava-v1": {OWN: Figure(published=None, reference="no count is published")},
     "llava-1.5": {
-        OWN: Figure(published=7_063_427_072, reference="llava-hf/llava-1.5-7b-hf", differences={_ROWS: -2 * 64 * 4096}),
-        "13B": Figure(published=13_351_494_656, reference="llava-hf/llava-1.5-13b-hf", differences={_ROWS: -2 * 64 * 5120}),
+        OWN: Figure(published=7_063_427_072, reference="llava-hf/llava-1.5-7b-hf"),
+        "13B": Figure(published=13_351_494_656, reference="llava-hf/llava-1.5-13b-hf"),
     },
     "llava-next": {
-        OWN: Figure(published=7_063_431_168, reference="llava-hf/llava-v1.6-vicuna-7b-hf", differences={_ROWS: -2 * 64 * 4096}),
-        "13B": Figure(published=13_351_499_776, reference="llava-hf/llava-v1.6-vicuna-13b-hf", differences={_ROWS: -2 * 64 * 5120}),
+        OWN: Figure(published=7_063_431_168, reference="llava-hf/llava-v1.6-vicuna-7b-hf"),
+        "13B": Figure(published=13_351_499_776, reference="llava-hf/llava-v1.6-vicuna-13b-hf"),
         "Mistral-7B": Figure(published=7_566_747_648, reference="llava-hf/llava-v1.6-mistral-7b-hf", differences={_ROWS: -2 * 64 * 4096}),
         "Hermes-Yi-34B": Figure(published=34_752_083_968, reference="llava-hf/llava-v1.6-34b-hf", differences={_ROWS: -2 * 64 * 7168}),
         "Llama-3-8B": Figure(published=8_355_276_800, reference="llava-hf/llama3-llava-next-8b-hf", differences={_ROWS: -2 * 64 * 4096}),
@@ -65,16 +64,16 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "large captioner": Figure(published=446_290_492, reference="Salesforce/blip-image-captioning-large, tied head"),
     },
     "blip-2": {
-        OWN: Figure(published=3_744_761_856, reference="Salesforce/blip2-opt-2.7b", differences={_ROWS: -32 * 2560, _TEXT: 81_540_414}),
-        "OPT-6.7B": Figure(published=7_752_869_376, reference="Salesforce/blip2-opt-6.7b", differences={_ROWS: -32 * 4096, _TEXT: 81_540_414}),
+        OWN: Figure(published=3_744_761_856, reference="Salesforce/blip2-opt-2.7b", differences={_TEXT: 81_540_414}),
+        "OPT-6.7B": Figure(published=7_752_869_376, reference="Salesforce/blip2-opt-6.7b", differences={_TEXT: 81_540_414}),
         "Flan-T5-XL": Figure(published=3_876_648_448, reference="Salesforce/blip2-flan-t5-xl, tied head", differences={_TEXT: 81_540_414}),
         "Flan-T5-XXL": Figure(published=12_098_000_384, reference="Salesforce/blip2-flan-t5-xxl, tied head", differences={_TEXT: 81_540_414}),
     },
     "minigpt-4": {
-        OWN: Figure(published=7_832_688_128, reference="BLIP-2's class with Vicuna", differences={_PAD: -2 * 4096}),
-        "13B": Figure(published=14_110_926_336, reference="BLIP-2's class with Vicuna", differences={_PAD: -2 * 5120}),
+        OWN: Figure(published=7_832_688_128, reference="BLIP-2's class with Vicuna"),
+        "13B": Figure(published=14_110_926_336, reference="BLIP-2's class with Vicuna"),
     },
-    "instructblip": {OWN: Figure(published=7_913_210_624, reference="Salesforce/instructblip-vicuna-7b", differences={_PAD: -2 * 4096})},
+    "instructblip": {OWN: Figure(published=7_913_210_624, reference="Salesforce/instructblip-vicuna-7b")},
     "llama-3.2-vision": {
         OWN: Figure(published=10_670_220_835, reference="meta-llama/Llama-3.2-11B-Vision-Instruct"),
         "90B": Figure(published=88_593_355_323, reference="meta-llama/Llama-3.2-90B-Vision-Instruct"),
@@ -87,10 +86,10 @@ FIGURES: dict[str, dict[str, Figure]] = {
     "nvlm-x": {OWN: Figure(published=None, reference="not released")},
     "nvlm-h": {OWN: Figure(published=None, reference="not released")},
     "molmo": {
-        OWN: Figure(published=8_021_025_280, reference="allenai/Molmo-7B-D-0924", differences={_LAST: 12_598_272}),
-        "7B-O": Figure(published=7_665_032_192, reference="allenai/Molmo-7B-O-0924", differences={_LAST: 12_598_272}),
-        "MolmoE-1B": Figure(published=7_221_875_712, reference="allenai/MolmoE-1B-0924", differences={_LAST: 12_598_272}),
-        "72B": Figure(published=73_308_285_952, reference="allenai/Molmo-72B-0924", differences={_LAST: 12_598_272}),
+        OWN: Figure(published=8_021_025_280, reference="allenai/Molmo-7B-D-0924", differences={_LAST: 2_048}),
+        "7B-O": Figure(published=7_665_032_192, reference="allenai/Molmo-7B-O-0924", differences={_LAST: 2_048}),
+        "MolmoE-1B": Figure(published=7_221_875_712, reference="allenai/MolmoE-1B-0924", differences={_LAST: 2_048}),
+        "72B": Figure(published=73_308_285_952, reference="allenai/Molmo-72B-0924", differences={_LAST: 2_048}),
     },
     "qwen2-vl": {
         OWN: Figure(published=8_291_375_616, reference="Qwen/Qwen2-VL-7B-Instruct"),
@@ -118,13 +117,7 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "1.5 3B": Figure(published=3_148_150_336, reference="Efficient-Large-Model/VILA1.5-3b"),
         "1.5 8B": Figure(published=8_494_155_840, reference="Efficient-Large-Model/Llama-3-VILA1.5-8B"),
     },
-    "geochat": {
-        OWN: Figure(
-            published=7_063_640_064,
-            reference="MBZUAI/geochat-7B",
-            differences={"positions at 504 px: interpolated when they are read, not stored": -720 * 1024},
-        )
-    },
+    "geochat": {OWN: Figure(published=7_063_640_064, reference="MBZUAI/geochat-7B")},
     "remote-sensing": {
         OWN: Figure(published=14_830_835_200, reference="sum of its parts; not released"),
         "ViT-B/32": Figure(published=14_284_903_680, reference="sum of its parts; not released"),
@@ -137,7 +130,7 @@ FIGURES: dict[str, dict[str, Figure]] = {
 _VICUNA_7B, _QWEN2_7B, _QWEN2_72B, _INTERNVIT, _CLIP_336, _EVA = 6_738_415_616, 7_615_616_512, 72_706_203_648, 5_536_496_000, 303_507_456, 985_952_256
 _LLAVA = {"encoders.vision": _CLIP_336, "connector": 20_979_712, "language_model": _VICUNA_7B}
 PARTS: dict[str, dict[str, int]] = {
-    "blip-2": {"encoders.vision": _EVA, "language_model": 2_651_596_800},
+    "blip-2": {"encoders.vision": _EVA, "language_model": 2_651_596_800 + 32 * 2560},
     "catty-dual-gated": {"encoders.siglip": 428_225_600, "encoders.dino": 304_368_640, "language_model": 1_543_714_304},
     "clip": {"encoders.vision": 303_179_776, "text_encoder": 124_436_737},
     "ferret-v2": {
@@ -147,9 +140,9 @@ PARTS: dict[str, dict[str, int]] = {
         "connector.dino": 20_979_712,
         "language_model": _VICUNA_7B,
     },
-    "geochat": _LLAVA,
+    "geochat": {**_LLAVA, "encoders.vision": _CLIP_336 + 737_280},
     "idefics2": {"encoders.vision": 417_792_240, "language_model": 7_241_732_096 + 2 * 3 * 4096},
-    "instructblip": {"encoders.vision": _EVA, "connector": 185_660_160 + 32 * 768 + 768 * 4096 + 4096, "language_model": _VICUNA_7B},
+    "instructblip": {"encoders.vision": _EVA, "connector": 185_660_160 + 32 * 768 + 768 * 4096 + 4096, "language_model": _VICUNA_7B + 2 * 4096},
     "internvl": {"encoders.vision": _INTERNVIT},
     "llama-3.2-vision": {
         "encoders.vision": 863_567_379,
@@ -157,13 +150,13 @@ PARTS: dict[str, dict[str, int]] = {
         "fusion": 9_775_192_080 - 8_030_261_248 - 8 * 4096,
         "language_model": 8_030_261_248 + 8 * 4096,
     },
-    "llava-1.5": _LLAVA,
-    "llava-next": {**_LLAVA, "layout": 4096},
+    "llava-1.5": {**_LLAVA, "language_model": _VICUNA_7B + 2 * 64 * 4096},
+    "llava-next": {**_LLAVA, "language_model": _VICUNA_7B + 2 * 64 * 4096, "layout": 4096},
     "llava-uhd": {"encoders.vision": _CLIP_336, "connector": 137_021_440, "language_model": 13_015_864_320},
     "llava-v1": {"encoders.vision": 303_179_776, "connector": 4_198_400, "language_model": _VICUNA_7B},
     "mini-gemini": {"encoders.clip": _CLIP_336, "encoders.convnext": 196_227_264, "combine": 6_963_456, "connector": 20_979_712, "language_model": _VICUNA_7B},
-    "minigpt-4": {"encoders.vision": _EVA, "connector": 105_137_664 + 32 * 768 + 3_149_824, "language_model": _VICUNA_7B},
-    "molmo": {"encoders.vision": _CLIP_336, "connector": 7_348_224 + 106_692_608, "language_model": 7_616_075_264},
+    "minigpt-4": {"encoders.vision": _EVA, "connector": 105_137_664 + 32 * 768 + 3_149_824, "language_model": _VICUNA_7B + 2 * 4096},
+    "molmo": {"encoders.vision": 290_909_184 + 2_048, "connector": 7_348_224 + 106_692_608, "language_model": 7_616_075_264},
     "nvlm-d": {"encoders.vision": _INTERNVIT, "connector": 620_717_056, "language_model": _QWEN2_72B},
     "nvlm-h": {"encoders.vision": _INTERNVIT, "connector": 620_717_056, "language_model": _QWEN2_72B},
     "nvlm-x": {"encoders.vision": _INTERNVIT, "language_model": _QWEN2_72B},
