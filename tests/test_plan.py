@@ -11,6 +11,7 @@ from sightline.errors import Refused
 from sightline.model.vlm import Model
 from sightline.plan import plan
 from sightline.recipe import load
+from sightline.run_checks import absent_weights
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 
@@ -52,3 +53,10 @@ def test_what_is_wrong_is_refused() -> None:
         plan(TINY, ["stages.read.train={language_model: {learning_rate: 1e-3, last: 3}}"])
     with pytest.raises(Refused, match="no data 'x'"):
         plan(TINY, ["stages.read.data={x: 1.0}"])
+
+
+def test_an_open_clip_file_is_at_hand(tmp_path: Path) -> None:
+    (tmp_path / "tower.pt").write_bytes(b"PK")
+    loaded = load(TINY, [f"model.encoders.0.checkpoint={tmp_path / 'tower.pt'}"])
+    assert list(absent_weights(loaded)) == []
+    assert [problem.code for problem in absent_weights(load(TINY, [f"model.encoders.0.checkpoint={tmp_path / 'other.pt'}"]))] == ["run/absent-weights"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import Problem, Refused, nearest
-from sightline.model import directory, hub_layout
+from sightline.model import composite_weights, directory, hub_layout
 from sightline.model.assembly import ModelConfig
 from sightline.recipe import Recipe
 from sightline.recipe_source import Loaded
@@ -48,7 +48,7 @@ def absent_weights(loaded: Loaded[Recipe]) -> Iterator[Problem]:
         parts += [(part, getattr(config, part)) for part in ("connector", "language_model", "text_encoder")]
         for part, said in parts:
             checkpoint = getattr(said, "checkpoint", None)
-            if checkpoint is not None and hub_layout.find(checkpoint) is None:
+            if checkpoint is not None and composite_weights.find(checkpoint) is None:
                 yield Problem(
                     code="run/absent-weights",
                     place=loaded.place(f"{_model_path(loaded.recipe, name)}.{part}.checkpoint"),
