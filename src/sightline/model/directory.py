@@ -83,7 +83,7 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
                 _link(parent / file, folder / file)
             weight_map |= {f"{path}.{name}": old["weight_map"][f"{path}.{name}"] for name in tensors}
             continue
-        shards = _shards(tensors)
+        shards = hub_layout.shards(tensors, _SHARD_BYTES)
         for number, names in enumerate(shards):
             file = f"{path}-{number + 1:05d}-of-{len(shards):05d}.safetensors"
             save_file({f"{path}.{name}": tensors[name].detach().cpu().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
@@ -267,6 +267,8 @@ def fill(model: Model, tensors: dict[str, Tensor], place: str, within: str | Non
 
 def is_published(head: dict[str, Any]) -> bool:
     """Whether a config.json is that of a published checkpoint which a native format reads."""
+    if head.get("model_type") == "sightline":  # our own are the common case, and need no formats imported
+        return False
     from sightline.model.native.native_table import NATIVE_FORMATS
 
     return any(native.recognises(head) for native in NATIVE_FORMATS.values())
@@ -314,19 +316,6 @@ def without_checkpoints(config: ModelConfig) -> ModelConfig:
 
 def _without_checkpoint(part: Any) -> Any:
     return part.model_copy(update={"checkpoint": None}) if getattr(part, "checkpoint", None) is not None else part
-
-
-def _shards(tensors: dict[str, Tensor]) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, tensor in tensors.items():
-        own = tensor.numel() * tensor.element_size()
-        if shards[-1] and size + own > _SHARD_BYTES:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += own
-    return shards
 
 
 def _link(source: Path, target: Path) -> None:

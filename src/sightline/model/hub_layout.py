@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,27 +153,42 @@ def load_weights(factory: Any, checkpoint: str, config: PreTrainedConfig, place:
                 fix="fetch the checkpoint again",
             )
         ) from None
+    shapes = {key: (tuple(found), tuple(wanted)) for key, found, wanted in info["mismatched_keys"]}
+    problems = misfits(str(folder), shapes, info["missing_keys"], fix="use the config.json that belongs to these weights")
+    if problems:
+        raise Refused(problems)
+    return model
+
+
+def misfits(place: str, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], missing: Iterable[str], fix: str) -> list[Problem]:
+    """What does not fit a module: tensors by name with their shape in the checkpoint and by the config, `fix` for each, and tensors that are missing."""
     problems = [
-        Problem(
-            code="model/shape-mismatch",
-            place=f"{folder}:{key}",
-            found=f"{tuple(found)} in the checkpoint",
-            allowed=f"{tuple(wanted)} by the config",
-            fix="use the config.json that belongs to these weights",
-        )
-        for key, found, wanted in sorted(info["mismatched_keys"])
+        Problem(code="model/shape-mismatch", place=f"{place}:{name}", found=f"{found} in the checkpoint", allowed=f"{wanted} by the config", fix=fix)
+        for name, (found, wanted) in sorted(shapes.items())
     ]
-    missing = sorted(key for key in info["missing_keys"])
-    if missing:
+    absent = sorted(missing)
+    if absent:
         problems.append(
             Problem(
                 code="model/missing-weights",
-                place=str(folder),
-                found=f"{len(missing)} tensors are not in the checkpoint: {', '.join(missing[:8])}",
+                place=place,
+                found=f"{len(absent)} tensors are not in the checkpoint: {', '.join(absent[:8])}",
                 allowed="every tensor of the model",
                 fix="use the checkpoint of this architecture",
             )
         )
-    if problems:
-        raise Refused(problems)
-    return model
+    return problems
+
+
+def shards(tensors: Mapping[str, Tensor], most: int) -> list[list[str]]:
+    """Names of tensors in groups of at most `most` bytes, in their order; a larger tensor is a group of its own."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, tensor in tensors.items():
+        own = tensor.numel() * tensor.element_size()
+        if groups[-1] and size + own > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += own
+    return groups

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem, Refused
-from sightline.model.hub_layout import read_json
+from sightline.model.hub_layout import misfits, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -151,28 +151,8 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def fill(module: nn.Module, tensors: dict[str, Tensor], place: str) -> None:
     """Copy tensors into a module. Refused lists every one that is missing or of another shape."""
     wanted = module.state_dict()
-    missing = sorted(set(wanted) - set(tensors))
-    problems = [
-        Problem(
-            code="model/shape-mismatch",
-            place=f"{place}:{name}",
-            found=f"{tuple(tensors[name].shape)} in the checkpoint",
-            allowed=f"{tuple(tensor.shape)} by the config",
-            fix="use the config that belongs to these weights",
-        )
-        for name, tensor in sorted(wanted.items())
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if missing:
-        problems.append(
-            Problem(
-                code="model/missing-weights",
-                place=place,
-                found=f"{len(missing)} tensors are not in the checkpoint: {', '.join(missing[:8])}",
-                allowed="every tensor of the model",
-                fix="use the checkpoint of this architecture",
-            )
-        )
+    shapes = {name: (tuple(tensors[name].shape), tuple(own.shape)) for name, own in wanted.items() if name in tensors and tensors[name].shape != own.shape}
+    problems = misfits(place, shapes, wanted.keys() - tensors.keys(), fix="use the config that belongs to these weights")
     if problems:
         raise Refused(problems)
     module.load_state_dict({name: tensors[name] for name in wanted})

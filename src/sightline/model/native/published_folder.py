@@ -259,15 +259,7 @@ def _separate(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, 
 
 
 def _sharded(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    groups: list[list[str]] = [[]]
-    size = 0
-    for name, tensor in tensors.items():
-        own = tensor.numel() * tensor.element_size()
-        if groups[-1] and size + own > SHARD_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(name)
-        size += own
+    groups = hub_layout.shards(tensors, SHARD_BYTES)
     if len(groups) == 1:
         return {ONE_FILE: groups[0]}
     return {f"model-{number:05d}-of-{len(groups):05d}.safetensors": names for number, names in enumerate(groups, 1)}
