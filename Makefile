@@ -31,6 +31,9 @@ lint: $(DEV)
 types: $(DEV)
 	$(BIN)/basedpyright
 
+# Two workers with one thread each: more threads than cores spin, and cost minutes where many cores are seen but few are lent.
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 	@echo "make test: style, types and tests passed. Slower proofs: make soak. Speed and accuracy figures: make bench (benchmarks/RESULTS.md)."

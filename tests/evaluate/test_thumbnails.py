@@ -139,6 +139,7 @@ def test_a_thumbnail_is_the_mean_of_what_it_covers() -> None:
     assert small.shape == (32, 32, 3) and (small == 100).all()
 
 
+@pytest.mark.slow
 def test_the_eye_of_a_thousand_pictures_opens_in_seconds() -> None:
     rng = np.random.default_rng(5)
     start = time.process_time()
