@@ -152,11 +152,11 @@ def test_rsicd_as_published(shared_data: Path) -> None:
     reader = KarpathyCaptions()
     rows = [row for row in reader.rows(shared_data / "rsicd") if not isinstance(row, Problem)]
     assert len(rows) == facts["images"]
-    splits = [row.data["split"] for row in rows]
+    splits = [row.data["attributes"]["split"] for row in rows]
     assert {split: splits.count(split) for split in set(splits)} == facts["splits"]
-    captions = [text for row in rows for text in row.data["references"]]
+    captions = [text for row in rows for text in row.data["attributes"]["references"]]
     assert (len(captions), len(set(captions))) == (facts["captions"], facts["unique_captions_overall"])
-    distinct = [len(set(row.data["references"])) for row in rows]
+    distinct = [len(set(row.data["attributes"]["references"])) for row in rows]
     assert {str(count): distinct.count(count) for count in set(distinct)} == facts["unique_captions_per_image"]
     sample = next(iter(reader.read(shared_data / "rsicd")))
     assert isinstance(sample, Sample) and (sample.pictures[0].width, sample.pictures[0].height) == (150, 150)

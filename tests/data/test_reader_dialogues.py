@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -258,3 +260,60 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     ]
     _, again = back(OpenaiMessages(), samples, tmp_path)
     assert [sample.pictures[0].hash for sample in again] == [PICTURES[0].hash, PICTURES[1].hash]
+
+
+def test_pairs_of_human_and_assistant(tmp_path: Path) -> None:
+    row = {"system": "Be brief.", "conversation": [{"human": "Hi", "assistant": "Hello"}, {"human": "Bye", "assistant": "Bye!"}]}
+    put_rows(tmp_path, [row])
+    assert LlavaJson().recognise(tmp_path) == (0.9, "the first row of data.json has conversation")
+    (sample,) = LlavaJson().read(tmp_path)
+    assert isinstance(sample, Sample)
+    assert [(turn.role, sample.text(number)) for number, turn in enumerate(sample.turns)] == [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Bye"),
+        ("assistant", "Bye!"),
+    ]
+
+
+def test_a_last_question_without_an_answer_is_left_out_and_named(tmp_path: Path) -> None:
+    warning, sample = llava(tmp_path, {"id": "3", "conversations": said("Hi", "Hello", "And?")})
+    assert isinstance(warning, Problem) and (warning.code, warning.severity) == ("data/trailing-user", "warn") and "'And?'" in warning.found
+    assert isinstance(sample, Sample) and [turn.role for turn in sample.turns] == ["user", "assistant"]
+    (lonely,) = llava(tmp_path, {"id": "4", "conversations": said("Hi")})
+    assert isinstance(lonely, Sample) and [turn.role for turn in lonely.turns] == ["user"]
+
+
+def test_files_one_level_down_and_their_numbered_rows(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": name}, {"role": "assistant", "content": "x"}]}))
+    found = [sample for sample in OpenaiMessages().read(tmp_path) if isinstance(sample, Sample)]
+    assert [(sample.id, sample.text(0)) for sample in found] == [("a/t/0", "a"), ("b/t/0", "b")]
+    assert OpenaiMessages().annotated(tmp_path) == {tmp_path / "a" / "t.jsonl", tmp_path / "b" / "t.jsonl"}
+
+
+def test_a_parquet_file_of_messages_and_pictures(tmp_path: Path) -> None:
+    put_rows(tmp_path, [])
+    (tmp_path / "data.json").unlink()
+    plain = [{"role": "user", "content": "<image>Who? <image>"}, {"role": "assistant", "content": "They."}]
+    parts = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "text": None, "image_url": None},
+                {"type": "text", "text": "Who?", "image_url": None},
+                {"type": "image_url", "text": None, "image_url": {"url": "2.png"}},
+            ],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "They.", "image_url": None}]},
+    ]
+    both = {"bytes": DATA[0], "path": "x.png"}
+    for name, messages, images in (("plain", plain, [both, {"bytes": None, "path": "1.png"}]), ("parts", parts, [both])):
+        pq.write_table(pa.Table.from_pylist([{"messages": messages, "images": images}]), tmp_path / f"{name}.parquet")
+    one, other = OpenaiMessages().read(tmp_path)
+    assert isinstance(one, Sample) and one.id == "parts/0" and [picture.hash for picture in one.pictures] == [PICTURES[0].hash, PICTURES[2].hash]
+    assert one.turns[0].items == (Show(picture=0), Text(text="Who?"), Show(picture=1))
+    assert isinstance(other, Sample) and [picture.hash for picture in other.pictures] == [PICTURES[0].hash, PICTURES[1].hash]
+    assert other.turns[0].items == (Show(picture=0), Text(text="Who? "), Show(picture=1))

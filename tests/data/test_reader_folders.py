@@ -83,11 +83,35 @@ def test_what_folders_cannot_hold_is_named(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "confidence"),
+    [
+        (("2750/SeaLake/SeaLake_1.png", "2750/Forest/Forest_1.png"), 0.8),
+        (("UCMerced_LandUse/Images/airplane/airplane00.png", "UCMerced_LandUse/Images/river/river00.png"), 0.8),
+        (("NWPU-RESISC45/dense_residential/dense_residential_001.png", "NWPU-RESISC45/lake/lake_001.png"), 0.8),
+        (("A/1.png", "B/1.png", "C/1.png"), 0.5),
+        (("A/1.png", "B/1.png", "label/1.png"), None),
+        (("image-chips/1.png", "label-chips/1.png"), None),
+        (("train2017/1.png", "val2017/1.png"), None),
+        (("images/0/1.png", "images/1/1.png"), None),
+        (("Pond/1.png",), None),
+    ],
+)
+def test_published_layouts_are_told_from_others(tmp_path: Path, names: tuple[str, ...], confidence: float | None) -> None:
+    put(tmp_path, *names)
+    known = ClassFolders().recognise(tmp_path)
+    assert (known and known[0]) == confidence and ClassFolders().annotated(tmp_path) == frozenset()
+
+
 def test_aid_as_published(shared_data: Path) -> None:
     facts = json.loads((shared_data / "counts.json").read_text(encoding="utf-8"))["aid"]
+    known = ClassFolders().recognise(shared_data / "aid")
+    assert known is not None and known[1].startswith("30 folders of pictures beside each other, such as Airport/, and the names of the pictures begin with")
     rows = [row for row in ClassFolders().rows(shared_data / "aid") if isinstance(row, Row)]
     assert len(rows) == facts["images"]
     classes = [row.data["class"] for row in rows]
     assert {name: classes.count(name) for name in set(classes)} == facts["images_per_class"]
+    assert facts["file_name_prefix_equals_lowercase_folder"] and facts["classes"] == len(set(classes))
+    assert {words(name) for name in classes} >= {"bare land", "dense residential", "storage tanks"}
     first = next(iter(ClassFolders().read(shared_data / "aid")))
     assert isinstance(first, Sample) and first.annotations[0].label == "airport" and first.pictures[0].width == 150

@@ -16,6 +16,12 @@ from sightline.data.readers.writing import Losses, PictureFolder
 from sightline.errors import Problem, Refused
 from sightline.samples.sample import Origin, Picture, Region, Sample
 
+LAYOUT = re.compile(
+    r"(\d+|images?|imgs?|pictures?|masks?|labels?|annotations?|gt|groundtruth|jpegimages.*|img_dir|ann_dir|\w+_(png|images|masks)|\w+-chips|instances"
+    r"|(train|val|valid|validation|test|dev|trainval)[-_]?\d*)",
+    re.IGNORECASE,
+)
+"""Names of folders that say what files are, of which split or which shard: they are of other formats."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -32,11 +38,13 @@ class ClassFolders(Reader):
     """Splits to read, where folders train, val and test stand above the classes; all when absent."""
 
     def recognise(self, path: Path) -> tuple[float, str] | None:
-        """Two or more folders that hold pictures directly, beside each other; low, since many layouts look like it."""
+        """Two or more folders that hold pictures directly, beside each other, and whose names are no part of another layout; surer where file names begin with the class."""
         classes = self._classes(path)
-        if len({folder.name for folder, _ in classes}) < 2:
+        if len({folder.name for folder, _ in classes}) < 2 or any(LAYOUT.fullmatch(folder.name) for folder, _ in classes):
             return None
-        return 0.5, f"{len(classes)} folders of pictures beside each other, such as {classes[0][0].name}/"
+        named = all(_folded(next(iter(_pictures(folder)), "")).startswith(_folded(folder.name)) for folder, _ in classes)
+        found = f"{len(classes)} folders of pictures beside each other, such as {classes[0][0].name}/"
+        return (0.8, f"{found}, and the names of the pictures begin with those of their folders") if named else (0.5, found)
 
     def _classes(self, path: Path) -> list[tuple[Path, str | None]]:
         if not path.is_dir():
@@ -53,9 +61,7 @@ class ClassFolders(Reader):
             if self.split is not None and split not in self.split:
                 continue
             prefix = folder.relative_to(path)
-            for name in files_below(folder, PICTURE_SUFFIXES):
-                if "/" in name:
-                    continue
+            for name in _pictures(folder):
                 identity = (prefix / name).as_posix()
                 data = {"class": folder.name, "split": split}
                 yield Row(id=identity, place=str(folder / name), number=identity, pictures=(str(folder / name),), data=data)
@@ -84,3 +90,13 @@ class ClassFolders(Reader):
             split = sample.attributes.get("split")
             written.add(sample.pictures[0], f"{split}/{folder}" if split in SPLITS.values() else folder)
         return losses.problems()
+
+
+def _pictures(folder: Path) -> list[str]:
+    """Names of the pictures directly in a folder."""
+    return [name for name in files_below(folder, PICTURE_SUFFIXES) if "/" not in name]
+
+
+def _folded(name: str) -> str:
+    """Letters and digits alone: `BareLand`, `bare_land` and `bareland_1.jpg` begin alike."""
+    return "".join(filter(str.isalnum, name)).lower()

@@ -6,6 +6,8 @@ import json
 import os
 import posixpath
 import re
+import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +19,8 @@ DEPTH = 4
 """Folders below the given one that are searched for a known layout."""
 HEAD = 1 << 16
 """Bytes of a file that `recognise` looks at."""
+LARGEST_TEXT = 4 << 30
+"""Bytes of a text file: more than any that was published, and less than a file of holes can claim."""
 LONGEST_NAME = 255
 """Bytes of one step of a path: what file systems hold."""
 LONGEST_PATH = 2000
@@ -29,8 +33,31 @@ def refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Problem
     return Problem(code=f"data/{code}", place=place, found=found, allowed=allowed, fix=fix)
 
 
+def plain(path: Path, most: int = LARGEST_TEXT) -> None:
+    """Refused when a file is not there, is no plain file (a pipe or a device never ends), or has more than `most` bytes."""
+    try:
+        known = path.stat()
+    except OSError as error:
+        raise Refused(refuse("unreadable-file", str(path), error.strerror or str(error), "a readable file", "correct the path")) from None
+    if not stat.S_ISREG(known.st_mode):
+        raise Refused(refuse("unreadable-file", str(path), "no plain file", "a readable file", "replace it by the file"))
+    if known.st_size > most:
+        raise Refused(refuse("file-too-large", str(path), f"{known.st_size} bytes", f"at most {most} bytes", "split the file"))
+
+
+def head_bytes(path: Path) -> bytes:
+    """The first `HEAD` bytes of a plain file; none where there is nothing to read: a broken link, a pipe."""
+    try:
+        plain(path, most=sys.maxsize)
+        with path.open("rb") as stream:
+            return stream.read(HEAD)
+    except (OSError, Refused):
+        return b""
+
+
 def read_text(path: Path) -> str:
-    """UTF-8 text, with or without a byte order mark. Refused when it is not there or not UTF-8."""
+    """UTF-8 text, with or without a byte order mark. Refused when it is no plain file or not UTF-8."""
+    plain(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -98,11 +125,10 @@ def read_json_rows(path: Path) -> list[tuple[str, Any]]:
 
 def first_row(path: Path) -> dict[str, Any] | None:
     """The first object of a JSON array or of a file of JSON lines, from the head of the file; None when there is none."""
-    with path.open("rb") as stream:
-        head = stream.read(HEAD).decode("utf-8-sig", errors="replace").lstrip()
-    head = head[1:].lstrip() if head.startswith("[") else head
+    text = head_bytes(path).decode("utf-8-sig", errors="replace").lstrip()
+    text = text[1:].lstrip() if text.startswith("[") else text
     try:
-        value, _ = json.JSONDecoder().raw_decode(head)
+        value, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -40,7 +40,7 @@ class Icdar(Reader):
         names = files_below(folder, (".txt",))[:1] if folder.is_dir() and (path / self.pictures).is_dir() else []
         for name in names:
             lines = read_text(folder / name).splitlines()
-            if lines and isinstance(_region(lines[0], "", self.label), Region):
+            if lines and isinstance(text_line(lines[0], "", self.label), Region):
                 return 0.9, f"{self.texts}/{name} has lines of eight numbers and a text"
         return None
 
@@ -63,23 +63,30 @@ class Icdar(Reader):
 
     def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
         """The picture and a region per line of text."""
-        regions: list[Region] = []
-        problems: list[Sample | Problem] = []
+        if row.data["texts"] is None:
+            return [Sample(id=row.id, pictures=pictures, origin=origin)]
         try:
-            lines = read_text(Path(row.data["texts"])).splitlines() if row.data["texts"] else []
+            regions = text_lines(Path(row.data["texts"]), self.label)
         except Refused as refused:
             return list(refused.problems)
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                made = _region(line, f"{row.place}:{number}", self.label)
-                if isinstance(made, Problem):
-                    problems.append(made)
-                else:
-                    regions.append(made)
-        return problems or [Sample(id=row.id, pictures=pictures, annotations=tuple(regions), origin=origin)]
+        return [Sample(id=row.id, pictures=pictures, annotations=regions, origin=origin)]
+
+    def annotated(self, path: Path) -> frozenset[Path]:
+        """The text files."""
+        folder = path / self.texts
+        return frozenset(folder / name for name in files_below(folder, (".txt",))) if folder.is_dir() else frozenset()
 
 
-def _region(line: str, place: str, label: str) -> Region | Problem:
+def text_lines(file: Path, label: str) -> tuple[Region, ...]:
+    """A region per line of a text file, in its order; `quad` and `text` are attributes. Refused with every line that is none."""
+    made = [text_line(line, f"{file}:{number}", label) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
+    if problems := [problem for problem in made if isinstance(problem, Problem)]:
+        raise Refused(problems)
+    return tuple(region for region in made if isinstance(region, Region))
+
+
+def text_line(line: str, place: str, label: str) -> Region | Problem:
+    """The region of one line `x1,y1,x2,y2,x3,y3,x4,y4,text`, which may hold further commas."""
     fields = line.strip().split(",", 8)
     try:
         quad = [float(field) for field in fields[:8]]

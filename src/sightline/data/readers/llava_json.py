@@ -1,9 +1,11 @@
 """LLaVA's conversations, and ShareGPT's text-only ones.
 
     [{"id", "image": "path" | ["path", ..], "conversations": [{"from": "human" | "gpt" | "system", "value": "<image>\\nDescribe."}]}]
+    [{"system"?, "conversation": [{"human": "Hi", "assistant": "Hello"}]}]
 
 `<image>` is the place of the next picture. It becomes a picture shown at that place: the text around it stays as it is, but for one newline directly after a marker, or before markers that
-end a turn, which belong to the marker. A path that is listed twice is one picture shown twice. Rows are a JSON array or one object a line.
+end a turn, which belong to the marker. A path that is listed twice is one picture shown twice. A first turn of the assistant's, and a last one of the user's that nobody answers, are left out
+with a warning, as the tools do that train on these files. Rows are a JSON array, one object a line, or a Parquet file.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from sightline.data.readers.files import first_row, json_files, picture_folder, read_json_rows, refuse, within
-from sightline.data.readers.reader import Reader, Row
+from sightline.data.readers.annotation_reader import PARQUET, first_record
+from sightline.data.readers.dialogue_reader import DialogueReader
+from sightline.data.readers.files import refuse, within
+from sightline.data.readers.reader import Row
 from sightline.data.readers.writing import Losses, PictureFolder, conversations, normal, shown, unsayable
-from sightline.errors import Problem, Refused
+from sightline.errors import Problem
 from sightline.lineage import write_text
 from sightline.samples.sample import Item, Origin, Picture, Role, Sample, Show, Text, Turn
 
@@ -33,42 +37,29 @@ _ROLES: dict[str, Role] = {
 }
 _NAMES: dict[Role, str] = {"user": "human", "assistant": "gpt", "system": "system"}
 FILE = "llava.json"
-USUAL = ("images", "imgs")
-"""Folders beside a file from which its paths may start."""
+_LISTS = ("conversations", "conversation")
+"""Keys of a row that may hold its turns."""
 
 
-class LlavaJson(Reader):
+class LlavaJson(DialogueReader):
     """LLaVA pretraining and instruction files, ShareGPT text."""
 
     kind: Literal["llava-json"] = "llava-json"
-    pictures: str | None = None
-    """Folder that the paths in `image` start from, relative to the file; found beside it when absent."""
-    ids: Literal["file", "row"] = "file"
-    """`row` numbers the rows, for files that repeat their ids."""
+    wanted: ClassVar[str] = "a JSON array or JSON lines with `conversations`"
 
-    def recognise(self, path: Path) -> tuple[float, str] | None:
-        """A JSON file whose first row has `conversations`."""
-        for file in json_files(path, (".json", ".jsonl")):
-            row = first_row(file)
-            if row is not None and isinstance(row.get("conversations"), list):
-                return 0.9, f"the first row of {file.name} has conversations"
-        return None
+    def reason(self, file: Path) -> str | None:
+        """A first row with a list of turns."""
+        row = first_record(file)
+        key = next((key for key in _LISTS if isinstance(row.get(key), list) or (key in row and file.suffix.lower() == PARQUET)), None)
+        return f"has {key}" if key else None
 
-    def rows(self, path: Path) -> Iterator[Row | Problem]:
-        """One row per conversation, over all conversation files at `path`."""
-        files = [path] if path.is_file() else [file for file in json_files(path, (".json", ".jsonl")) if self.recognise(file)]
-        if not files:
-            raise Refused(
-                refuse("no-conversations", str(path), "no file of conversations", "a JSON array or JSON lines with `conversations`", "correct the path")
-            )
-        for file in files:
-            rows = read_json_rows(file)
-            root = picture_folder(file.parent, self.pictures, (name for _, row in rows if isinstance(row, dict) for name in _images(row)), USUAL)
-            for number, (place, value) in enumerate(rows):
-                yield self._row(value, number, place, root)
+    def names(self, value: Any) -> Iterator[object]:
+        """What stands in `image` or `images`."""
+        yield from _images(value) if isinstance(value, dict) else ()
 
-    def _row(self, value: Any, number: int, place: str, root: Path) -> Row | Problem:
-        listed = value.get("conversations") if isinstance(value, dict) else None
+    def row(self, value: Any, identity: str, number: int, place: str, root: Path) -> Row | Problem:
+        """One conversation."""
+        listed = _listed(value) if isinstance(value, dict) else None
         if not isinstance(listed, list) or not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in listed):
             return refuse(
                 "wrong-shape", place, "a row without a list `conversations` of objects with `from` and `value`", '{"id", "conversations": [..]}', "mend the row"
@@ -83,24 +74,14 @@ class LlavaJson(Reader):
         unknown = sorted({repr(role)[:60] for role in roles if not isinstance(role, str) or role not in _ROLES})
         if unknown:
             return refuse("unknown-role", place, f"from: {', '.join(unknown)}", ", ".join(_ROLES), "rename the role")
-        identity = str(value["id"]) if self.ids == "file" and value.get("id") is not None else str(number)
         turns = [(_ROLES[turn["from"]], turn["value"]) for turn in listed]
         distinct = tuple(dict.fromkeys(pictures))
         data = {"turns": turns, "order": [distinct.index(picture) for picture in pictures]}
         return Row(id=identity, place=place, number=str(number), pictures=distinct, data=data)
 
     def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
-        """The conversation; a leading assistant turn is dropped with a warning, as all readers of this format do."""
-        turns: list[tuple[Role, str]] = row.data["turns"]
-        made: list[Sample | Problem] = []
-        head = 1 if turns and turns[0][0] == "system" else 0
-        if turns[head:] and turns[head][0] == "assistant":
-            dropped = turns[head]
-            turns = [*turns[:head], *turns[head + 1 :]]
-            found = f"the first turn is the assistant's: {dropped[1][:60]!r}"
-            made.append(
-                Problem(code="data/leading-assistant", place=row.place, found=found, allowed="a user turn first", fix="the turn was left out", severity="warn")
-            )
+        """The conversation, after what was left out of it."""
+        turns, made = answered(row.data["turns"], row.place)
         parsed = marked_turns(turns, row.data["order"], row.place)
         if isinstance(parsed, Problem):
             return [parsed]
@@ -130,10 +111,37 @@ class LlavaJson(Reader):
 
 
 def _images(row: dict[str, Any]) -> list[Any]:
-    value = row.get("image")
+    value = row["images"] if row.get("image") is None and "images" in row else row.get("image")
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def _listed(row: dict[str, Any]) -> Any:
+    """Turns as objects with `from` and `value`, whichever way the row lists them."""
+    key = next((key for key in _LISTS if key in row), _LISTS[0])
+    turns = row.get(key)
+    if isinstance(turns, list) and all(isinstance(turn, dict) and "from" not in turn for turn in turns):
+        turns = [{"from": role, "value": text} for turn in turns for role, text in turn.items() if text is not None]
+    system = row.get("system")
+    return [{"from": "system", "value": system}, *turns] if isinstance(turns, list) and system else turns
+
+
+def answered(turns: Sequence[tuple[Role, str]], place: str) -> tuple[list[tuple[Role, str]], list[Sample | Problem]]:
+    """The turns without an assistant's before the first question and a last question without an answer, and a warning for each."""
+    head = 1 if turns and turns[0][0] == "system" else 0
+    kept, losses = list(turns), list[Sample | Problem]()
+    if kept[head:] and kept[head][0] == "assistant":
+        found = f"the first turn is the assistant's: {kept.pop(head)[1][:60]!r}"
+        losses.append(_left_out("leading-assistant", place, found, "a user turn first"))
+    if len(kept) - head > 2 and kept[-1][0] == "user" and kept[-2][0] == "assistant":
+        found = f"the last turn is the user's: {kept.pop()[1][:60]!r}"
+        losses.append(_left_out("trailing-user", place, found, "an answer to every user turn"))
+    return kept, losses
+
+
+def _left_out(code: str, place: str, found: str, allowed: str) -> Problem:
+    return Problem(code=f"data/{code}", place=place, found=found, allowed=allowed, fix="the turn was left out", severity="warn")
 
 
 def marked_turns(turns: Sequence[tuple[Role, str]], order: Sequence[int], place: str) -> tuple[Turn, ...] | Problem:

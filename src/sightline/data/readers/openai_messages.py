@@ -3,7 +3,7 @@
     {"id"?, "messages": [{"role", "content": "text" | [{"type": "text", "text"} | {"type": "image_url", "image_url": {"url"}} | {"type": "image"}]}], "images"?: ["path", ..]}
 
 A url is a path inside the folder or a `data:` URL; nothing is fetched. With `images`, each `<image>` in a text (as in llava_json.py) and each part {"type": "image"} shows the next one of them;
-without, text is text. Rows are a JSON array or one object a line.
+without, text is text. Rows are a JSON array, one object a line, or a Parquet file whose column `images` holds {"bytes", "path"}.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import unquote_to_bytes
 
-from sightline.data.readers.files import first_row, json_files, picture_folder, read_json_rows, refuse, within
-from sightline.data.readers.llava_json import MARKER, USUAL, marked_items
-from sightline.data.readers.reader import Reader, Row
+from sightline.data.readers.dialogue_reader import DialogueReader
+from sightline.data.readers.files import refuse, within
+from sightline.data.readers.llava_json import MARKER, marked_items
+from sightline.data.readers.reader import Row
 from sightline.data.readers.writing import Losses, PictureFolder, conversations, shown, unsayable
-from sightline.errors import Problem, Refused
+from sightline.errors import Problem
 from sightline.lineage import write_text
 from sightline.samples.sample import Item, Origin, Picture, Role, Sample, Show, Text, Turn
 
@@ -29,44 +30,32 @@ _PARTS = ("text", "image_url", "image")
 FILE = "messages.jsonl"
 
 
-class OpenaiMessages(Reader):
-    """OpenAI chat rows, LLaMA-Factory's and ms-swift's multimodal rows."""
+class OpenaiMessages(DialogueReader):
+    """OpenAI chat rows, LLaMA-Factory's and ms-swift's multimodal rows, Hugging Face's Parquet files of them."""
 
     kind: Literal["openai-messages"] = "openai-messages"
-    pictures: str | None = None
-    """Folder that paths start from, relative to the file; found beside it when absent."""
-    ids: Literal["file", "row"] = "file"
-    """`row` numbers the rows, for files that repeat their ids."""
+    columns: ClassVar[tuple[str, ...]] = ("messages",)
+    wanted: ClassVar[str] = "a JSON array, JSON lines or a Parquet file with `messages`"
 
-    def recognise(self, path: Path) -> tuple[float, str] | None:
-        """A JSON file whose first row has `messages` with role and content."""
-        for file in json_files(path, (".json", ".jsonl")):
-            row = first_row(file)
-            messages = row.get("messages") if row is not None else None
-            if isinstance(messages, list) and messages and isinstance(messages[0], dict) and {"role", "content"} <= messages[0].keys():
-                return 0.9, f"the first row of {file.name} has messages with role and content"
-        return None
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Messages with role and content."""
+        messages = row["messages"]
+        return isinstance(messages, list) and bool(messages) and isinstance(messages[0], dict) and {"role", "content"} <= messages[0].keys()
 
-    def rows(self, path: Path) -> Iterator[Row | Problem]:
-        """One row per conversation, over all message files at `path`."""
-        files = [path] if path.is_file() else [file for file in json_files(path, (".json", ".jsonl")) if self.recognise(file)]
-        if not files:
-            raise Refused(refuse("no-messages", str(path), "no file of messages", "a JSON array or JSON lines with `messages`", "correct the path"))
-        for file in files:
-            rows = read_json_rows(file)
-            root = picture_folder(file.parent, self.pictures, (name for _, row in rows for name in _paths(row)), USUAL)
-            for number, (place, value) in enumerate(rows):
-                yield self._row(value, number, place, root)
+    def names(self, value: Any) -> Iterator[object]:
+        """Paths in `images` and in the parts of messages."""
+        yield from _paths(value)
 
-    def _row(self, value: Any, number: int, place: str, root: Path) -> Row | Problem:
+    def row(self, value: Any, identity: str, number: int, place: str, root: Path) -> Row | Problem:
+        """One conversation."""
         messages = value.get("messages") if isinstance(value, dict) else None
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
             return refuse("wrong-shape", place, "a row without a list `messages`", '{"messages": [{"role", "content"}]}', "mend the row")
-        column_of_pictures = value.get("images") or []
-        if not isinstance(column_of_pictures, list):
-            return refuse("wrong-shape", place, f"{str(column_of_pictures)[:60]} as `images`", "a list of paths", "mend the row")
+        listed = value.get("images") or []
+        if not isinstance(listed, list):
+            return refuse("wrong-shape", place, f"{str(listed)[:60]} as `images`", "a list of paths", "mend the row")
         pictures: list[str | bytes] = []
-        for name in column_of_pictures:
+        for name in listed:
             picture = _source(name, place, root)
             if isinstance(picture, Problem):
                 return picture
@@ -87,7 +76,6 @@ class OpenaiMessages(Reader):
             turns.append((_ROLES[message["role"]], parts))
         distinct = tuple(dict.fromkeys(pictures))
         data = {"turns": turns, "column": column, "order": [distinct.index(picture) for picture in pictures]}
-        identity = str(value["id"]) if self.ids == "file" and value.get("id") is not None else str(number)
         return Row(id=identity, place=place, number=str(number), pictures=distinct, data=data)
 
     def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
@@ -159,7 +147,7 @@ def _parts(message: dict[str, Any], place: str) -> list[tuple[str, Any]] | Probl
             url = part.get("image_url")
             parts.append(("image_url", url.get("url") if isinstance(url, dict) else url))
         elif kind == "image":
-            named = next((part[key] for key in ("image", "path", "url") if key in part), None)
+            named = next((part[key] for key in ("image", "path", "url") if part.get(key) is not None), None)
             parts.append(("image", "") if named is None else ("image_url", named))
         else:
             return refuse(
@@ -169,7 +157,11 @@ def _parts(message: dict[str, Any], place: str) -> list[tuple[str, Any]] | Probl
 
 
 def _source(url: Any, place: str, root: Path) -> str | bytes | Problem:
-    """A path, or the bytes of a data URL."""
+    """A path, or the bytes of a data URL or of an image column."""
+    if isinstance(url, dict):
+        if isinstance(url.get("bytes"), bytes):
+            return url["bytes"]
+        url = url.get("path")
     if not isinstance(url, str) or not url.startswith("data:"):
         scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
         if scheme:
@@ -200,4 +192,5 @@ def _paths(row: Any) -> Iterator[str]:
         if isinstance(message, dict):
             parts = _parts(message, "")
             named.extend(found for kind, found in (parts if isinstance(parts, list) else []) if kind == "image_url")
+    named = [name.get("path") if isinstance(name, dict) and not name.get("bytes") else name for name in named]
     yield from (name for name in named if isinstance(name, str) and not name.startswith("data:") and "://" not in name)

@@ -16,10 +16,8 @@ class Palette:
     ignore: frozenset[int] = frozenset()
     threshold: int | None = None
     """Grey masks with soft edges: a value above it is 1, any other 0."""
-    mask_suffix: str = ""
-    """What a mask's file name adds to the name of its picture."""
-    instance_suffix: str = ""
-    """The same for the picture of instance numbers."""
+    hint: str = ""
+    """Pattern of names (`folder/../mask.png`) that belong to this palette alone."""
 
 
 def _numbered(first: int, classes: str) -> tuple[dict[int, str], dict[RGB, int]]:
@@ -46,7 +44,7 @@ def _loveda() -> Palette:
         forest: 0 255 0
         agriculture: 255 195 128""",
     )
-    return Palette(names=names, rgb=rgb, ignore=frozenset({0}))
+    return Palette(names=names, rgb=rgb, ignore=frozenset({0}), hint=r"loveda|masks_png/")
 
 
 def _isaid() -> Palette:
@@ -69,7 +67,7 @@ def _isaid() -> Palette:
         plane: 0 127 255
         harbor: 0 100 155""",
     )
-    return Palette(names=names, rgb=rgb, ignore=frozenset({255}), mask_suffix="_instance_color_RGB", instance_suffix="_instance_id_RGB")
+    return Palette(names=names, rgb=rgb, ignore=frozenset({255}), hint=r"isaid|_instance_color_RGB\.")
 
 
 def _isprs() -> Palette:
@@ -83,7 +81,7 @@ def _isprs() -> Palette:
         clutter: 255 0 0""",
     )
     # The *_noBoundary masks paint the borders between classes black; mmsegmentation writes them as 0.
-    return Palette(names=names, rgb={**rgb, (0, 0, 0): 0}, ignore=frozenset({0}))
+    return Palette(names=names, rgb={**rgb, (0, 0, 0): 0}, ignore=frozenset({0}), hint=r"potsdam|vaihingen|isprs|top_mosaic_")
 
 
 def _openearthmap() -> Palette:
@@ -98,13 +96,13 @@ def _openearthmap() -> Palette:
         agriculture: 75 181 73
         building: 222 31 7""",
     )
-    return Palette(names=names, rgb={**rgb, (0, 0, 0): 0}, ignore=frozenset({0}))
+    return Palette(names=names, rgb={**rgb, (0, 0, 0): 0}, ignore=frozenset({0}), hint=r"open_?earth_?map|\boem\b")
 
 
-def _dronedeploy() -> Palette:
-    # Chips hold 40 times the class number in three equal channels; 0 is a class.
-    names = {0: "building", 40: "clutter", 80: "vegetation", 120: "water", 160: "ground", 200: "car"}
-    return Palette(names=names, rgb={(value, value, value): value for value in names})
+def _dronedeploy(step: int) -> Palette:
+    # 0 is a class. The benchmark's own chips hold the class number in one channel, those of its sample set 40 times that in three equal ones.
+    names = {step * number: name for number, name in enumerate(("building", "clutter", "vegetation", "water", "ground", "car"))}
+    return Palette(names=names, rgb={(value, value, value): value for value in names}, hint=r"drone_?deploy|label-chips/")
 
 
 def _scenes() -> Palette:
@@ -119,7 +117,8 @@ PALETTES: dict[str, Palette] = {
     "vaihingen": _isprs(),
     "isprs": _isprs(),
     "openearthmap": _openearthmap(),
-    "dronedeploy": _dronedeploy(),
-    "epfl_roads": Palette(names={0: "background", 1: "road"}, threshold=127),
+    "dronedeploy": _dronedeploy(40),
+    "dronedeploy_numbers": _dronedeploy(1),
+    "epfl_roads": Palette(names={0: "background", 1: "road"}, threshold=127, hint=r"\bepfl|groundtruth/satImage_"),
     "scenes": _scenes(),
 }

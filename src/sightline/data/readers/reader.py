@@ -45,6 +45,10 @@ class Reader(Config):
         """(confidence 0..1, reason) if `path` looks like this format; reads names and the head of files, never pictures."""
         raise NotImplementedError
 
+    def annotated(self, path: Path) -> frozenset[Path]:
+        """Annotation files (no pictures) that this reader would read at `path`: two formats that share one of them are two readings of the same rows. None where pictures say all."""
+        return frozenset()
+
     def rows(self, path: Path) -> Iterator[Row | Problem]:
         """All rows in a fixed order, without reading pictures. Refused when the data set as a whole cannot be read."""
         raise NotImplementedError
@@ -55,8 +59,11 @@ class Reader(Config):
 
     def origin(self, row: Row, path: Path) -> Origin:
         """Where the sample of `row` comes from."""
-        name = path.stem if path.is_file() else path.name or path.resolve().name
-        return Origin(source=self.source or name, row=row.number, licence=self.licence)
+        return Origin(source=self.name(path), row=row.number, licence=self.licence)
+
+    def name(self, path: Path) -> str:
+        """Name of the source that is read at `path`."""
+        return self.source or (path.stem if path.is_file() else path.name or path.resolve().name)
 
     def read(self, path: Path) -> Iterator[Sample | Problem]:
         """All samples in order, each after the problems of its row."""
@@ -98,13 +105,14 @@ def read_row(reader: Reader, path: Path, row: Row, memo: dict[str, Picture]) -> 
 
 def _picture(given: str | bytes, place: str, memo: dict[str, Picture]) -> Picture:
     if isinstance(given, bytes):
-        return _shaped(describe(given, "", place), place)
+        return shaped(describe(given, "", place), place)
     if given not in memo:
-        memo[given] = _shaped(read_picture(Path(given), place), f"{place} ({given})")
+        memo[given] = shaped(read_picture(Path(given), place), f"{place} ({given})")
     return memo[given]
 
 
-def _shaped(picture: Picture, place: str) -> Picture:
+def shaped(picture: Picture, place: str) -> Picture:
+    """The picture itself. Refused when it is too small or too long to learn from."""
     short, long = sorted((picture.width, picture.height))
     if short < SHORTEST_SIDE or long > LARGEST_ASPECT * short:
         allowed = f"a shortest side of {SHORTEST_SIDE} px or more and an aspect of {LARGEST_ASPECT:g}:1 or less"

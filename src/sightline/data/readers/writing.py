@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from sightline.errors import Problem
-from sightline.samples.sample import Film, Item, Picture, Regions, Sample, Show, Text, Turn
+from sightline.samples.sample import Film, Item, Picture, Region, Regions, Sample, Show, Text, Turn
 
 _SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"II", ".tif"), (b"MM", ".tif"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
 
@@ -80,6 +80,12 @@ class Losses:
                 Problem(code="data/cannot-hold", place=f"sample {samples[0]}", found=text, allowed=f"what {self._kind} holds", fix=fix, severity=severity)
             )
         return found
+
+
+def flag_of(region: Region, name: str) -> int | None:
+    """A flag of a region as the number that formats of objects write: 0 where it has none; None where it is neither true, false nor a natural number."""
+    value = region.attributes.get(name, 0)
+    return int(value) if isinstance(value, int) and value >= 0 else None
 
 
 def conversations(sample: Sample) -> Iterator[tuple[str, tuple[Turn, ...]]]:
