@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sightline.cli.main import main
+from sightline.data.engine import Local
 from sightline.samples.exchange import Answer
 
 
@@ -25,8 +26,20 @@ class Result:
         return {"in": "JSON"}
 
 
+class Chosen:
+    """What `choose` returns."""
+
+    sources = "sources"
+
+    def __str__(self) -> str:
+        return "src: dota (labels)"
+
+    def record(self) -> dict[str, Any]:
+        return {"formats": ["dota"]}
+
+
 class Store:
-    """What `read_into` returns."""
+    """What `read_sets` returns."""
 
     id = "abc"
 
@@ -46,6 +59,7 @@ class Replies:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Puts recorders in place of the modules that do the work."""
     seen: list[tuple[Any, ...]] = []
+    stand_ins: dict[str, types.ModuleType] = {}
 
     def recorder(name: str, result: Any) -> Any:
         return lambda *given, **named: seen.append((name, *given, named)) or result
@@ -54,10 +68,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         ("sightline.run", "run", Result()),
         ("sightline.plan", "plan", Result()),
         ("sightline.preview", "show", Result()),
-        ("sightline.data.reading", "read_into", Store()),
+        ("sightline.data.reading", "choose", Chosen()),
+        ("sightline.data.reading", "read_sets", Store()),
         ("sightline.evaluate.answering", "load_answerer", Replies()),
     ]:
-        stand_in = types.ModuleType(module)
+        stand_in = stand_ins.setdefault(module, types.ModuleType(module))
         stand_in.__dict__[name] = recorder(name, result)
         monkeypatch.setitem(sys.modules, module, stand_in)
     return seen
@@ -77,16 +92,20 @@ def test_run_and_plan(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixtur
 
 
 def test_data(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "read", "src", "out", "--on_problem", "quarantine", "--limit", "5", "--format", "dota"]) == 0
-    assert capsys.readouterr().out == "out: 2 kept, 1 quarantined, 0 refused\n"
+    words = ["--on_problem", "quarantine", "--limit", "5", "--format", "dota", "--workers", "3", "--fresh"]
+    assert main(["data", "read", "src", "out", *words]) == 0
+    assert capsys.readouterr().out == "src: dota (labels)\nout: 2 kept, 1 quarantined, 0 refused\n"
     assert main(["data", "show", "out", "--recipe", "toy", "--page", "p.html"]) == 0
     assert calls == [
-        ("read_into", Path("src"), "dota", Path("out"), {"on_problem": "quarantine", "limit": 5}),
+        ("choose", Path("src"), "dota", {}),
+        ("read_sets", "sources", Path("out"), {"on_problem": "quarantine", "limit": 5, "engine": Local(workers=3), "fresh": True}),
         ("show", Path("out"), {"recipe": "toy", "model": None, "page": Path("p.html")}),
     ]
     capsys.readouterr()
     assert main(["data", "read", "src", "out", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"store": "out", "id": "abc", "kept": 2, "quarantined": 1, "refused": 0}
+    assert json.loads(capsys.readouterr().out) == {"store": "out", "id": "abc", "formats": ["dota"], "kept": 2, "quarantined": 1, "refused": 0}
+    assert main(["data", "read", "src", "out", "--ray-address", "auto"]) == 1
+    assert "an address of Ray with the local engine" in capsys.readouterr().err
 
 
 def test_chat_with_one_question(calls: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

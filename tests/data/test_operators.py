@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sightline.data.operators import OPERATOR, Count, Outcome, Take, Verdict, apply
+from sightline.data.operators import OPERATOR, Count, Decision, Judged, Outcome, Take, apply
 from sightline.errors import Refused
 from sightline.samples.exchange import Answer, Request
 from sightline.samples.sample import Origin, Sample
@@ -149,9 +149,9 @@ def test_decisions_see_the_columns_of_each() -> None:
         def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
             return Outcome(samples=(sample,), columns={"score": int(sample.id[1:]) * 7 % 5})
 
-        def decide(self, index: pa.Table) -> list[tuple[Verdict, str | None]]:
+        def decide(self, index: pa.Table) -> list[Decision]:
             scores = index.column("score").to_pylist()
-            return [("kept", None) if score == max(scores) else ("quarantined", "best/not") for score in scores]
+            return [Decision() if score == max(scores) else Decision("quarantined", "best/not", "rest") for score in scores]
 
     assert [sample.id for sample, verdict, _ in apply([Best()], rows(10), seed=0) if verdict == "kept"] == ["r2", "r7"]
 
@@ -171,3 +171,40 @@ def test_take_is_a_kind_of_operator() -> None:
     assert OPERATOR.parse({"kind": "take", "split": ["train"], "first": 5}) == Take(split=("train",), first=5)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         OPERATOR.parse({"kind": "take", "first": 0})
+
+
+class Scored(Mark):
+    """Gives numbers, a text and a list; decides by what was carried."""
+
+    def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
+        number = int(sample.id[1:])
+        columns = {"length": number, "share": np.float32(0.5), "hash": "ff", "vector": [1.0, 2.0], "flag": True} | ({"rare": 1.0} if number == 3 else {})
+        return Outcome(samples=(sample,), columns=columns)
+
+
+def test_numbers_are_carried_as_scores_and_seen_by_later_decisions() -> None:
+    seen: list[pa.Table] = []
+
+    class Look(Take):
+        def decide(self, index: pa.Table) -> list[Decision]:
+            seen.append(index)
+            return [Decision("quarantined", "look/short", "g") if length < 2 else Decision() for length in index["length"].to_pylist()]
+
+    given = [Judged(sample=sample, scores={"old": 7.0}, group="first") for sample in rows(4)]
+    out = list(apply([Scored(), Look()], given, seed=0).judged())
+    assert seen[0].column_names == ["row", "id", "source", "licence", "split", "old", "length", "share", "rare"]
+    assert seen[0]["rare"].to_pylist() == [None, None, None, 1.0]
+    assert [row.scores for row in out][2:] == [{"old": 7.0, "length": 2.0, "share": 0.5}, {"old": 7.0, "length": 3.0, "share": 0.5, "rare": 1.0}]
+    assert [(row.verdict, row.rule, row.group) for row in out] == [("quarantined", "look/short", "g")] * 2 + [("kept", None, "first")] * 2
+
+
+def test_text_and_lists_reach_the_decision_of_the_same_operator_only() -> None:
+    seen: list[list[str]] = []
+
+    class Look(Scored):
+        def decide(self, index: pa.Table) -> list[Decision]:
+            seen.append(index.column_names)
+            return [Decision()] * len(index)
+
+    assert all(row.columns == {} for row in apply([Look(), Take(), Look()], rows(2), seed=0).judged())
+    assert seen[0] == seen[1] == ["row", "id", "source", "licence", "split", "length", "share", "hash", "vector", "flag"]

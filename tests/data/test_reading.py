@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sightline.data import reading
+from sightline.data.joining import join, merge, summary
 from sightline.data.readers.class_folders import ClassFolders
 from sightline.data.readers.dota import Dota
 from sightline.data.readers.icdar import Icdar
@@ -19,7 +21,7 @@ from sightline.data.readers.karpathy_captions import KarpathyCaptions
 from sightline.data.readers.label_masks import LabelMasks
 from sightline.data.readers.llava_json import LlavaJson
 from sightline.data.readers.reader import Reader
-from sightline.data.reading import READER, join, merge, named, read_into, read_sources, recognise_all, recognised, summary
+from sightline.data.reading import READER, choose, named, read_into, read_sets, read_sources, recognise_all
 from sightline.errors import Problem, Refused
 from sightline.samples.sample import Box, Mask, Origin, Region, RotatedBox, Sample, Text, Turn
 
@@ -44,32 +46,111 @@ def scene(root: Path, count: int = 3) -> Path:
 
 
 def test_every_kind_is_a_reader_with_defaults() -> None:
-    assert sorted(READER.table()) == ["class-folders", "dota", "icdar", "karpathy-captions", "label-masks", "llava-json", "openai-messages"]
+    assert len(READER.table()) >= 44 and {"coco", "dota", "label-masks", "llava-json", "webdataset"} <= set(READER.table())
     assert all(isinstance(cls(), Reader) for cls in READER.table().values())
 
 
 def test_a_format_is_recognised_and_the_reason_said(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"id": 1, "conversations": []}]))
     (candidate,) = recognise_all(tmp_path / "a.json")
-    assert (candidate.kind, candidate.confidence, candidate.reason) == ("llava-json", 0.9, "the first row of a.json has conversations")
-    assert recognised(tmp_path) == LlavaJson()
+    assert (candidate.kind, candidate.confidence) == ("llava-json", 0.9) and "conversations" in candidate.reason
+    (chosen,) = choose(tmp_path).sets[0]
+    assert chosen.reader == LlavaJson() and chosen.record()["reason"] == candidate.reason
 
 
-def test_no_format_and_several_formats_are_refused_with_what_was_seen(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"data/unknown-format .*\n +found: +no known format\n +allowed: class-folders, dota"):
-        recognised(tmp_path)
+def test_no_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"data/unknown-format .*\n +found: +no known format\n +allowed: .*class-folders.*dota"):
+        choose(tmp_path)
     with pytest.raises(Refused, match="no such file or folder"):
-        recognised(tmp_path / "none")
-    with pytest.raises(Refused) as refused:
-        recognised(scene(tmp_path / "s"))
-    found = refused.value.problems[0].found
-    assert found.startswith("several formats fit: dota (0.9: labelTxt/0.txt has lines of eight numbers and a class); icdar (0.9")
-    assert "karpathy-captions (0.9" in found and "label-masks (0.9" in found and "class-folders" not in found
+        choose(tmp_path / "none")
+
+
+def test_formats_that_read_different_files_are_joined(tmp_path: Path) -> None:
+    folder = scene(tmp_path / "s")
+    chosen = choose(folder)
+    kinds = sorted(choice.candidate.kind for choice in chosen.sets[0])
+    assert kinds == ["dota", "icdar", "karpathy-captions", "label-masks"] and not chosen.left_out
+    assert all(choice.record()["reason"] and choice.reader.name(folder) == f"s/{choice.candidate.kind}" for choice in chosen.sets[0])
+    assert f"{folder}: dota (" in str(chosen) and len(chosen.record()["formats"]) == 4
+    for masks in ("masks", "instances"):
+        shutil.rmtree(folder / masks)
+    store = read_into(folder, "auto", tmp_path / "out")
+    assert [(sample.id, sample.origin.source, sample.text(1)) for sample in store] == [(f"{k}.png", "s/karpathy-captions", f"caption {k}") for k in range(3)]
+    assert {type(region.shape) for region in store[0].annotations} == {RotatedBox}
+
+
+class Claims(Reader):
+    """A format that claims what it is told to."""
+
+    sure: float = 0.9
+    files: tuple[str, ...] = ()
+
+    def recognise(self, path: Path) -> tuple[float, str] | None:
+        return (self.sure, "claimed") if path.name == "here" else None
+
+    def annotated(self, path: Path) -> frozenset[Path]:
+        return frozenset(path / name for name in self.files)
+
+
+@pytest.mark.parametrize(
+    ("claims", "taken"),
+    [
+        ({"a": (0.9, "x"), "b": (0.8, "x")}, "a"),
+        ({"a": (0.8, "x"), "b": (0.9, "xy"), "c": (0.5, "y")}, "b"),
+        ({"a": (0.9, "x"), "b": (0.8, "xy"), "c": (0.5, "y")}, "ac"),
+        ({"a": (0.9, "x"), "b": (0.9, "y"), "c": (0.5, "")}, "abc"),
+        ({"a": (0.9, ""), "b": (0.8, "")}, "a"),
+        ({"a": (0.9, "x"), "b": (0.9, "xy")}, "refused: a (0.9: claimed); b (0.9: claimed)"),
+    ],
+)
+def test_of_formats_that_claim_the_same_files_the_most_confident_is_taken(
+    claims: dict[str, tuple[float, str]], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = {kind: (lambda sure=sure, files=files: Claims(sure=sure, files=tuple(files))) for kind, (sure, files) in claims.items()}
+    monkeypatch.setattr(reading.READER, "table", lambda: readers)
+    (tmp_path / "here").mkdir()
+    if taken.startswith("refused"):
+        with pytest.raises(Refused, match=r"several formats fit the same files: (.*)") as refused:
+            choose(tmp_path / "here")
+        assert taken.removeprefix("refused: ") in refused.value.problems[0].found
+        return
+    assert "".join(choice.candidate.kind for choice in choose(tmp_path / "here").sets[0]) == taken
+
+
+def test_folders_of_a_folder_are_sets_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one/here", "two/here", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading.READER, "table", lambda: {"claims": Claims})
+        patch.setattr(Claims, "recognise", lambda reader, path: (0.9, "claimed") if (path / "here").is_dir() else None)
+        chosen = choose(tmp_path)
+    assert [[choice.path.name for choice in one] for one in chosen.sets] == [["one"], ["two"]] and [path.name for path in chosen.left_out] == ["notes"]
+    assert str(chosen).endswith("notes: left out, no known format")
+    sets = [[(KarpathyCaptions(), scene(tmp_path / name, 2))] for name in ("a", "b")]
+    store = read_sets(sets, tmp_path / "out")
+    assert [(sample.origin.source, sample.id) for sample in store] == [(name, f"{k}.png") for name in "ab" for k in range(2)], "equal pictures are not joined"
+    assert [sample.origin.source for sample in read_sets(sets, tmp_path / "out", limit=3)] == ["a", "a", "b"]
+
+
+def test_questions_on_a_picture_stay_rows_and_share_its_annotations(tmp_path: Path) -> None:
+    folder = scene(tmp_path / "s", 2)
+    ask = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a marking"}]
+    rows = [{"id": f"q{k}", "image": f"images/{k % 2}.png", "conversations": ask if k != 3 else 1} for k in range(5)]
+    (folder / "questions.json").write_text(json.dumps(rows))
+    sources = [(Dota(), folder), (LlavaJson(pictures="."), folder / "questions.json")]
+    store = read_sources(sources, tmp_path / "out", on_problem="quarantine")
+    assert [(sample.id, sample.origin.source) for sample in store] == [("q0", "questions"), ("q2", "questions"), ("q4", "questions"), ("q1", "questions")]
+    assert all([region.label for region in sample.annotations] == ["marking"] for sample in store)
+    assert [parent.startswith("s:0") for parent in store[0].origin.parents] == [True]
+    assert store.counts()["refused"] == 1, "a broken question takes no other with it"
+    (folder / "images" / "0.png").write_bytes(b"")
+    store = read_sources(sources, tmp_path / "out", on_problem="quarantine")
+    assert [sample.id for sample in store] == ["q1"] and store.counts()["refused"] == 1 + 4, "a broken picture is three questions and one set of labels"
 
 
 def test_a_misspelt_format(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"found: +'dotta'(.|\n)*did you mean 'dota'\?"):
-        named("dotta", tmp_path)
+        named("dotta")
 
 
 def test_refuse_lists_all_problems_and_writes_nothing(tmp_path: Path) -> None:
@@ -104,7 +185,7 @@ def test_limit_takes_the_first_rows(tmp_path: Path) -> None:
 
 
 def test_the_result_does_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "POOL_ROWS", 10)
+    monkeypatch.setattr(reading, "CHUNK_ROWS", 10)
     folder = scene(tmp_path / "s", 150)
     (folder / "images" / "77.png").write_bytes(b"")
     readers = [LabelMasks(labels="scenes"), Dota()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from sightline.errors import Problem, Refused
 from sightline.lineage import Lineage
 from sightline.samples import store as store_module
 from sightline.samples.pictures import describe
+from sightline.samples.records import pack
 from sightline.samples.sample import Box, Origin, Picture, Region, Sample, Show, Text, Turn
 from sightline.samples.store import GROUP_ROWS, Store
 
@@ -177,3 +179,47 @@ def test_size_of_a_picture_is_that_after_exif() -> None:
     image.save(stream, "JPEG", exif=exif)
     described = describe(stream.getvalue(), "a.jpg", "here")
     assert (described.width, described.height) == (20, 30)
+
+
+def test_a_stream_begins_anywhere_and_leaves_the_cache_alone(tmp_path: Path) -> None:
+    with Store.writer(tmp_path / "s") as writer:
+        for number in range(ROWS):
+            writer.add(sample(number, shown=number % 100))
+    store = Store.open(tmp_path / "s")
+    held = store[0]
+    assert list(store.stream(120, 131)) == [sample(row, shown=row % 100) for row in range(120, 131)], "pictures of rows before the first are found"
+    assert [one.id for one in store.stream(ROWS - 1)] == [str(ROWS - 1)] and list(store.stream(5, 5)) == []
+    assert list(store._groups) == [(0, 0)] and store[0] is held
+    assert store.picture(128, 0) == picture(28).data == store.picture(28, 0)
+
+
+def test_a_stream_keeps_to_its_own_small_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.writer(tmp_path / "s") as writer:
+        for number in range(ROWS):
+            writer.add(sample(number))
+    aside = Store.open(tmp_path / "s").aside(cache=1)
+    for row in range(ROWS):
+        assert aside[row].id == str(row)
+        assert len(aside._groups) == 1
+
+
+def test_a_row_may_name_a_picture_that_is_here_without_its_bytes(tmp_path: Path) -> None:
+    packed = pack(sample(1, shown=0))
+    with Store.writer(tmp_path / "s") as writer:
+        writer.add(sample(0))
+        assert writer.holds(picture(0).hash) and not writer.holds(picture(1).hash)
+        writer.add(replace(packed, data=(None,)))
+        with pytest.raises(AssertionError, match="no bytes"):
+            writer.add(replace(pack(sample(2)), data=(None,)))
+    assert Store.open(tmp_path / "s")[1] == sample(1, shown=0)
+
+
+def test_a_long_index_has_the_id_and_bytes_of_one_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, rows in (("a", 4096), ("b", 10)):
+        monkeypatch.setattr(store_module, "INDEX_ROWS", rows)
+        with Store.writer(tmp_path / name) as writer:
+            for number in range(ROWS):
+                writer.add(sample(number), scores={"x": number / 3})
+    a, b = (Store.open(tmp_path / name) for name in "ab")
+    assert a.id == b.id and a.index["row"].to_pylist() == list(range(ROWS)) == b.index["row"].to_pylist()
+    assert (tmp_path / "a" / "index.parquet").read_bytes() == (tmp_path / "b" / "index.parquet").read_bytes()

@@ -13,7 +13,7 @@ def read(parser: ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", type=Path, help="file or folder in a published format")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the store to write")
     parser.add_argument(
-        "--format", default="auto", metavar="NAME", help="the format's name; `auto` recognises it or says between which it cannot choose (default)"
+        "--format", default="auto", metavar="NAME", help="the format's name; `auto` recognises it, joins formats of one folder and says why (default)"
     )
     parser.add_argument(
         "--on-problem",
@@ -22,8 +22,19 @@ def read(parser: ArgumentParser) -> None:
         help="refuse: list all problems, write nothing (default); quarantine: keep the good rows, count and list the rest",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N rows")
-    parser.add_argument("--json", action="store_true", help="the counts as JSON")
+    engines(parser)
+    parser.add_argument("--json", action="store_true", help="the formats and counts as JSON")
     parser.set_defaults(action=_read)
+
+
+def engines(parser: ArgumentParser) -> None:
+    """Arguments of who computes."""
+    parser.add_argument("--workers", type=_positive, metavar="N", help="processes; by default one per core that may be used")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="processes of this machine (default), or a Ray cluster; the result is the same"
+    )
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="a running cluster (`auto`, HOST:PORT); without it `--engine ray` starts one here")
+    parser.add_argument("--fresh", action="store_true", help="do all rows again; otherwise a killed or refused pass goes on where it stopped")
 
 
 def show(parser: ArgumentParser) -> None:
@@ -43,12 +54,17 @@ def _positive(text: str) -> int:
 
 
 def _read(arguments: Namespace) -> int:
-    from sightline.data.reading import read_into
+    from sightline.data.engine import engine_of
+    from sightline.data.reading import choose, read_sets
 
-    store = read_into(arguments.source, arguments.format, arguments.out, on_problem=arguments.on_problem, limit=arguments.limit)
+    engine = engine_of(arguments.engine, arguments.workers, arguments.ray_address)
+    chosen = choose(arguments.source, arguments.format)
+    if not arguments.json:
+        print(chosen)
+    store = read_sets(chosen.sources, arguments.out, on_problem=arguments.on_problem, limit=arguments.limit, engine=engine, fresh=arguments.fresh)
     counts = store.counts()
     if arguments.json:
-        write_json({"store": str(arguments.out), "id": store.id, **counts})
+        write_json({"store": str(arguments.out), "id": store.id, **chosen.record(), **counts})
     else:
         print(f"{arguments.out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     return 0

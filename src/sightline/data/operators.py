@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,7 @@ Row = tuple[Sample, Verdict, str | None]
 AnswererOf = Callable[["Operator"], Answerer]
 """From an operator that asks to who answers it."""
 _BLOCK = 256
+"""Rows whose requests go to an answerer together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,29 @@ class Outcome:
     verdict: Verdict = "kept"
     rule: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """Scores and hashes of the row, for `decide`."""
+    """What was measured. Numbers stay with the row as scores, also when it is replaced; text and lists reach `decide` of the same operator only (so a hash is text, not a number)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a look at all rows says about one of them. `group` names rows that belong together (duplicates of each other); None leaves the group that the row has."""
+
+    verdict: Verdict = "kept"
+    rule: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A sample on its way through operators, and what was said about it so far."""
+
+    sample: Sample
+    verdict: Verdict = "kept"
+    rule: str | None = None
+    group: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What `each` measured, from an operator that decides until it has decided."""
 
 
 @runtime_checkable
@@ -60,8 +84,8 @@ class Asks(Operator, Protocol):
 class Decides(Operator, Protocol):
     """An operator whose verdict on a row depends on all rows. Its `each` keeps the sample and gives columns."""
 
-    def decide(self, index: pa.Table) -> list[tuple[Verdict, str | None]]:
-        """Verdict and rule per row of `index`: row, id, source, licence, split, and the columns that `each` gave."""
+    def decide(self, index: pa.Table) -> list[Decision]:
+        """One decision per row of `index`: row, id, source, licence, split, the scores that the rows carry (null where a row has none), and the columns that `each` gave."""
         ...
 
 
@@ -85,133 +109,170 @@ class Count:
     replaced: int = 0
     rows_out: int = 0
 
+    def add(self, other: Count) -> None:
+        """Add the rows of another part of the same pass."""
+        assert other.operator == self.operator
+        for name in ("rows_in", "kept", "quarantined", "replaced", "rows_out"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
-class Applied:
-    """The rows that come out of operators, as an iterable to be read once, and `report` with one Count per operator, complete after the last row."""
-
-    def __init__(self, operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerers: AnswererOf | None) -> None:
-        self._steps = list(operators)
-        self._operators: list[Operator] = []
-        self._samples = list(samples) if isinstance(samples, Iterator) else samples
-        self._seed = seed
-        self._answerers = answerers
-        self._decisions: dict[int, list[tuple[Verdict, str | None]]] = {}
-        self.report: list[Count] = []
-
-    def __iter__(self) -> Iterator[Row]:
-        self._operators, self._decisions = [], {}
-        for number, step in enumerate(self._steps):
-            self._operators.append(step.learn(sample for sample, verdict, _ in self._rows(number) if verdict == "kept") if isinstance(step, Learns) else step)
-            if isinstance(step, Decides):
-                self._decisions[number] = self._decide(number, step)
-        yield from self._rows(len(self._operators))
-        for count in self.report:
-            assert count.rows_in == count.kept + count.quarantined + count.replaced, count
-
-    def _rows(self, depth: int) -> Iterator[Row]:
-        """Rows after the first `depth` operators; starts the report afresh."""
-        self.report = [Count(operator=str(getattr(step, "kind", type(step).__name__))) for step in self._steps[: depth + 1]]
-        rows: Iterator[Row] = ((sample, "kept", None) for sample in self._samples)
-        for number in range(depth):
-            rows = self._through(number, rows)
-        return rows
-
-    def _through(self, number: int, rows: Iterator[Row]) -> Iterator[Row]:
-        count, decisions = self.report[number], self._decisions.get(number)
-        for row, outcome in self._outcomes(number, rows):
-            if outcome is None:
-                yield row
-                continue
-            sample, verdict, rule = row[0], outcome.verdict, outcome.rule
-            if decisions is not None:
-                verdict, rule = decisions[count.rows_in]
-            count.rows_in += 1
-            if verdict == "quarantined":
-                assert rule, f"{count.operator} quarantines {sample.id} without a rule"
-                count.quarantined += 1
-                yield sample, verdict, rule
-            elif len(outcome.samples) == 1 and outcome.samples[0] is sample:
-                count.kept += 1
-                count.rows_out += 1
-                yield row
-            else:
-                assert outcome.samples, f"{count.operator} drops {sample.id} without a verdict"
-                count.replaced += 1
-                count.rows_out += len(outcome.samples)
-                for made in outcome.samples:
-                    yield made, "kept", None
-
-    def _outcomes(self, number: int, rows: Iterator[Row]) -> Iterator[tuple[Row, Outcome | None]]:
-        """Every row with the operator's outcome; None for rows that are quarantined already."""
-        operator = self._operators[number]
-        if not isinstance(operator, Asks):
-            for row in rows:
-                yield row, operator.each(row[0], self._rng(number, row[0]), ()) if row[1] == "kept" else None
-            return
-        for block in _blocks(rows):
-            requests = {row[0].id: operator.ask(row[0], self._rng(number, row[0])) for row in block if row[1] == "kept"}
-            answers = self._answers(number, [request for asked in requests.values() for request in asked])
-            for row in block:
-                said = [answers[request.sample.id] for request in requests.get(row[0].id, ())]
-                yield row, operator.each(row[0], self._rng(number, row[0]), said) if row[1] == "kept" else None
-
-    def _answers(self, number: int, requests: list[Request]) -> dict[str, Answer]:
-        name = self.report[number].operator
-        if self._answerers is None:
-            problem = Problem(
-                code="data/no-answerer", place=f"operator {number} ({name})", found="an operator that asks a model, and no model", allowed="`with:` and a model"
-            )
-            raise Refused(problem)
-        answers = {answer.sample: answer for answer in self._answerers(self._operators[number]).answer(requests)}
-        missing = [request.sample.id for request in requests if request.sample.id not in answers]
-        if missing:
-            raise Refused(
-                [
-                    Problem(code="data/no-answer", place=sample, found=f"no answer to what operator {name} asked", allowed="one answer per request")
-                    for sample in missing
-                ]
-            )
-        return answers
-
-    def _decide(self, number: int, operator: Decides) -> list[tuple[Verdict, str | None]]:
-        rows: list[dict[str, Any]] = []
-        for (sample, _, _), outcome in self._outcomes_before(number):
-            split = sample.attributes.get("split")
-            row = {
-                "row": len(rows),
-                "id": sample.id,
-                "source": sample.origin.source,
-                "licence": sample.origin.licence,
-                "split": None if split is None else str(split),
-            }
-            rows.append(row | dict(outcome.columns))
-        decisions = operator.decide(pa.Table.from_pylist(rows)) if rows else []
-        assert len(decisions) == len(rows), f"operator {number} decided on {len(decisions)} of {len(rows)} rows"
-        return decisions
-
-    def _outcomes_before(self, number: int) -> Iterator[tuple[Row, Outcome]]:
-        rows = self._rows(number)
-        for row, outcome in self._outcomes(number, rows):
-            if outcome is not None:
-                yield row, outcome
-
-    def _rng(self, number: int, sample: Sample) -> np.random.Generator:
-        return np.random.default_rng([self._seed, number, zlib.crc32(sample.id.encode()), len(sample.id)])
+    def check(self) -> None:
+        """No row is lost."""
+        assert self.rows_in == self.kept + self.quarantined + self.replaced, self
 
 
-def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    block: list[Row] = []
+def counted(step: Operator | Learns) -> Count:
+    """The empty count of an operator, under its kind."""
+    return Count(operator=str(getattr(step, "kind", type(step).__name__)))
+
+
+def through(number: int, operator: Operator, rows: Iterable[Judged], seed: int, count: Count, answerers: AnswererOf | None = None) -> Iterator[Judged]:
+    """Rows after `each` of operator `number`, as they come; quarantined ones pass. An operator that decides only measures here: `decided` counts its rows."""
+    decides = isinstance(operator, Decides)
+    for row, outcome in _outcomes(number, operator, rows, seed, answerers):
+        if outcome is None:
+            yield row
+            continue
+        scores = {**row.scores, **{name: float(value) for name, value in outcome.columns.items() if _is_number(value)}}
+        same = len(outcome.samples) == 1 and outcome.samples[0] is row.sample
+        if decides:
+            assert same and outcome.verdict == "kept", f"{count.operator} decides later and may not change {row.sample.id} before"
+            yield replace(row, scores=scores, columns=outcome.columns)
+            continue
+        count.rows_in += 1
+        if outcome.verdict == "quarantined":
+            assert outcome.rule, f"{count.operator} quarantines {row.sample.id} without a rule"
+            count.quarantined += 1
+            yield replace(row, verdict="quarantined", rule=outcome.rule, scores=scores)
+            continue
+        assert outcome.samples, f"{count.operator} drops {row.sample.id} without a verdict"
+        count.kept += same
+        count.replaced += not same
+        count.rows_out += len(outcome.samples)
+        for made in outcome.samples:
+            yield replace(row, sample=made, scores=scores)
+
+
+def decided(rows: Iterable[Judged], decisions: Sequence[Decision], count: Count) -> Iterator[Judged]:
+    """Rows with the decisions on those that were kept, in order."""
+    given = iter(decisions)
     for row in rows:
-        block.append(row)
-        if len(block) == _BLOCK:
-            yield block
-            block = []
-    if block:
+        if row.verdict != "kept":
+            yield row
+            continue
+        said = next(given)
+        assert said.verdict == "kept" or said.rule, f"{count.operator} quarantines {row.sample.id} without a rule"
+        kept = said.verdict == "kept"
+        count.rows_in += 1
+        count.kept += kept
+        count.quarantined += not kept
+        count.rows_out += kept
+        yield replace(row, verdict=said.verdict, rule=said.rule, group=said.group or row.group, columns={})
+
+
+def index_part(rows: Iterable[Judged]) -> pa.Table:
+    """What `decide` sees of the kept ones of some rows: one line each, without `row`."""
+    kept = [row for row in rows if row.verdict == "kept"]
+    columns: dict[str, list[Any]] = {
+        "id": [row.sample.id for row in kept],
+        "source": [row.sample.origin.source for row in kept],
+        "licence": [row.sample.origin.licence for row in kept],
+        "split": [None if (split := row.sample.attributes.get("split")) is None else str(split) for row in kept],
+    }
+    facts = [{**row.scores, **row.columns} for row in kept]
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        columns[name] = [fact.get(name) for fact in facts]
+    return pa.table({name: pa.array(values, pa.string() if name in _TEXTS else None) for name, values in columns.items()})
+
+
+_TEXTS = ("id", "source", "licence", "split")
+
+
+def decisions_on(operator: Decides, parts: Sequence[pa.Table]) -> list[Decision]:
+    """What an operator decides on the rows of all parts, in order."""
+    index = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+    if not len(index):
+        return []
+    decisions = operator.decide(index.add_column(0, "row", pa.array(range(len(index)), pa.int64())))
+    assert len(decisions) == len(index), f"{type(operator).__name__} decided on {len(decisions)} of {len(index)} rows"
+    return decisions
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _outcomes(number: int, operator: Operator, rows: Iterable[Judged], seed: int, answerers: AnswererOf | None) -> Iterator[tuple[Judged, Outcome | None]]:
+    """Every row with the operator's outcome; None for rows that are quarantined already."""
+    if not isinstance(operator, Asks):
+        for row in rows:
+            yield row, operator.each(row.sample, seeded(seed, number, row.sample), ()) if row.verdict == "kept" else None
+        return
+    for block in blocks(rows):
+        asked = [operator.ask(row.sample, seeded(seed, number, row.sample)) if row.verdict == "kept" else [] for row in block]
+        answers = _answers(number, operator, [request for requests in asked for request in requests], answerers)
+        for row, requests in zip(block, asked, strict=True):
+            said = [answers[request.sample.id] for request in requests]
+            yield row, operator.each(row.sample, seeded(seed, number, row.sample), said) if row.verdict == "kept" else None
+
+
+def _answers(number: int, operator: Operator, requests: list[Request], answerers: AnswererOf | None) -> dict[str, Answer]:
+    name = counted(operator).operator
+    if answerers is None:
+        place = f"operator {number} ({name})"
+        raise Refused(Problem(code="data/no-answerer", place=place, found="an operator that asks a model, and no model", allowed="`with:` and a model"))
+    answers = {answer.sample: answer for answer in answerers(operator).answer(requests)}
+    missing = [request.sample.id for request in requests if request.sample.id not in answers]
+    if missing:
+        found = f"no answer to what operator {name} asked"
+        raise Refused([Problem(code="data/no-answer", place=sample, found=found, allowed="one answer per request") for sample in missing])
+    return answers
+
+
+def seeded(seed: int, number: int, sample: Sample) -> np.random.Generator:
+    """The generator of one row in operator `number`."""
+    return np.random.default_rng([seed, number, zlib.crc32(sample.id.encode()), len(sample.id)])
+
+
+def blocks(rows: Iterable[Judged]) -> Iterator[list[Judged]]:
+    """Rows in blocks of those that are asked about together."""
+    rest = iter(rows)
+    while block := list(islice(rest, _BLOCK)):
         yield block
 
 
-def apply(operators: Sequence[Operator | Learns], samples: Iterable[Sample], seed: int, answerers: AnswererOf | None = None) -> Applied:
-    """Run samples through operators, one after the other. An iterator of samples is held in memory; anything that can be read again (a store, a list) is not.
+class Applied:
+    """The rows that come out of operators, as an iterable of (sample, verdict, rule), and `report` with one Count per operator, complete after the last row."""
+
+    def __init__(self, operators: Sequence[Operator | Learns], samples: Iterable[Sample | Judged], seed: int, answerers: AnswererOf | None) -> None:
+        self._steps = list(operators)
+        self._samples = list(samples) if isinstance(samples, Iterator) else samples
+        self._seed = seed
+        self._answerers = answerers
+        self.report: list[Count] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        return ((row.sample, row.verdict, row.rule) for row in self.judged())
+
+    def judged(self) -> Iterator[Judged]:
+        """The same rows with their groups and scores."""
+        self.report = [counted(step) for step in self._steps]
+        rows: Iterable[Judged] = (row if isinstance(row, Judged) else Judged(sample=row) for row in self._samples)
+        for number, step in enumerate(self._steps):
+            operator, count = step, self.report[number]
+            if isinstance(operator, Learns):
+                rows = list(rows)
+                operator = operator.learn(row.sample for row in rows if row.verdict == "kept")
+            rows = through(number, operator, rows, self._seed, count, self._answerers)
+            if isinstance(operator, Decides):
+                rows = list(rows)
+                rows = decided(rows, decisions_on(operator, [index_part(rows)]), count)
+        yield from rows
+        for count in self.report:
+            count.check()
+
+
+def apply(operators: Sequence[Operator | Learns], samples: Iterable[Sample | Judged], seed: int, answerers: AnswererOf | None = None) -> Applied:
+    """Run samples through operators in this process, one after the other. Rows are held in memory where an operator must see all of them; `steps` is for large sets.
 
     Raises Refused when an operator asks a model and there is none, or an answer is missing.
     """
@@ -234,11 +295,11 @@ class Take(Config):
         """The sample as it is: `decide` judges."""
         return Outcome(samples=(sample,))
 
-    def decide(self, index: pa.Table) -> list[tuple[Verdict, str | None]]:
+    def decide(self, index: pa.Table) -> list[Decision]:
         """Quarantines other splits under `take/split`, rows beyond the number under `take/beyond`."""
         splits = index.column("split").to_pylist()
         chosen = [row for row, split in enumerate(splits) if not self.split or split in self.split]
         within = chosen[: self.first]
         within = within[-self.last :] if self.last else within
         kept, of_split = set(within), set(chosen)
-        return [("kept", None) if row in kept else ("quarantined", "take/beyond" if row in of_split else "take/split") for row in range(len(splits))]
+        return [Decision() if row in kept else Decision("quarantined", "take/beyond" if row in of_split else "take/split") for row in range(len(splits))]

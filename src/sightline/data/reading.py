@@ -1,46 +1,40 @@
-"""From published formats to a Store: which reader fits, all rows in parallel, what happens to rows that cannot be read, and several readers on the same pictures."""
+"""From published formats to a Store: which readers fit, all rows in parallel, what happens to rows that cannot be read, and several readers on the same pictures."""
 
 from __future__ import annotations
 
 import os
+import pickle
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sightline.data.readers.class_folders import ClassFolders
-from sightline.data.readers.dota import Dota
-from sightline.data.readers.icdar import Icdar
-from sightline.data.readers.karpathy_captions import KarpathyCaptions
-from sightline.data.readers.label_masks import LabelMasks
-from sightline.data.readers.llava_json import LlavaJson
-from sightline.data.readers.openai_messages import OpenaiMessages
+from sightline.data.engine import Engine, Local
+from sightline.data.joining import merge, summary, together
+from sightline.data.operators import Judged
+from sightline.data.parts import Entry, Part, Parts, digest, state, write
+from sightline.data.reader_table import READER
 from sightline.data.readers.reader import Reader, Row, read_row
-from sightline.data.workers import pool
 from sightline.errors import Problem, Refused, nearest
-from sightline.kinds import Family
 from sightline.lineage import sha256_bytes, sha256_file, sha256_json
 from sightline.progress import Progress
-from sightline.samples.records import Packed, pack
-from sightline.samples.sample import Picture, Region, Sample
-from sightline.samples.store import Store, Writer
+from sightline.samples.sample import Picture, Sample
+from sightline.samples.store import Store
 
-READER = Family("reader")
-"""Formats by kind. A kind of a third party is a subclass of `Reader`."""
-for _reader in (KarpathyCaptions, LlavaJson, OpenaiMessages, ClassFolders, LabelMasks, Dota, Icdar):
-    READER.add(_reader)
-
-SHOWN = 20
-"""Problems that a refusal lists in full; the rest is counted by code."""
-POOL_ROWS = 500
-"""Fewer rows are read faster in this process than it takes to start others."""
-_CHUNK = 64
-
+CHUNK_ROWS = 128
+"""Rows of a chunk at most: what is read again after a kill, per worker."""
+CHUNK_BYTES = 32 << 20
+"""Bytes of the pictures of a chunk at most (a larger picture is a chunk of its own): what bounds the memory of a worker."""
+LISTED_BYTES = 64 << 20
+"""Rows that are listed ahead of the workers, packed: up to here the total is known from the beginning."""
+_LONGEST_PATH = 4096
 
 OnProblem = Literal["refuse", "quarantine"]
 Source = tuple[Reader, Path]
+Unit = tuple[tuple[int, Row], ...]
+"""Rows of the same pictures, each with the number of its source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,41 +46,110 @@ class Candidate:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A format that is read, and why."""
+
+    path: Path
+    reader: Reader
+    candidate: Candidate
+
+    def record(self) -> dict[str, Any]:
+        """The choice as plain JSON."""
+        return {"path": str(self.path), "format": self.candidate.kind, "confidence": self.candidate.confidence, "reason": self.candidate.reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What is read: one tuple of formats, which are joined on the same pictures, per data set."""
+
+    sets: tuple[tuple[Choice, ...], ...]
+    left_out: tuple[Path, ...] = ()
+    """Folders beside the sets that have no known format."""
+
+    @property
+    def sources(self) -> list[list[Source]]:
+        """Readers and paths of each set."""
+        return [[(choice.reader, choice.path) for choice in one] for one in self.sets]
+
+    def __str__(self) -> str:
+        lines = [f"{choice.path}: {choice.candidate.kind} ({choice.candidate.reason})" for one in self.sets for choice in one]
+        return "\n".join([*lines, *(f"{path}: left out, no known format" for path in self.left_out)])
+
+    def record(self) -> dict[str, Any]:
+        """The choice as plain JSON."""
+        return {"formats": [choice.record() for one in self.sets for choice in one], "left_out": [str(path) for path in self.left_out]}
+
+
 def recognise_all(path: Path) -> list[Candidate]:
     """Formats that recognise `path`, the most confident first."""
     found: list[Candidate] = []
-    for kind, cls in sorted(READER.table().items()):
-        reader = cls()
-        assert isinstance(reader, Reader), f"{cls.__name__} is no Reader"
-        if known := reader.recognise(path):
+    for kind in sorted(READER.table()):
+        if known := named(kind).recognise(path):
             found.append(Candidate(kind=kind, confidence=known[0], reason=known[1]))
     return sorted(found, key=lambda candidate: (-candidate.confidence, candidate.kind))
 
 
-def recognised(path: Path) -> Reader:
-    """The one reader that fits best. Refused with all candidates when none does, or when several do equally well."""
-    found = recognise_all(path)
-    best = [candidate for candidate in found if candidate.confidence == found[0].confidence]
-    if len(best) == 1:
-        return named(best[0].kind, path)
-    seen = "; ".join(f"{candidate.kind} ({candidate.confidence:g}: {candidate.reason})" for candidate in best)
-    found_text = f"several formats fit: {seen}" if best else ("no known format" if path.exists() else "no such file or folder")
-    fix = "name one of them, or several to join them on the same pictures" if best else "correct the path, or name the format to see why it does not fit"
-    raise Refused(Problem(code="data/unknown-format", place=str(path), found=found_text, allowed=", ".join(sorted(READER.table())), fix=fix))
+def choose(path: Path, format: str = "auto") -> Chosen:
+    """The formats in which `path` is read.
+
+    `auto`: of formats that would read the same annotation files (or none), the most confident; formats that read different files of one folder are joined. Where the folder itself
+    has no known format, the folders directly in it are data sets of their own. Refused with all candidates when nothing is recognised, or two equally well.
+    """
+    if format != "auto":
+        named_by = Candidate(kind=format, confidence=1.0, reason="named")
+        return Chosen(sets=((Choice(path=path, reader=named(format), candidate=named_by),),))
+    if found := _together(path):
+        return Chosen(sets=(found,))
+    below = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if path.is_dir() else []
+    sets = {folder: _together(folder) for folder in below}
+    if not any(sets.values()):
+        found_text = "no known format" if path.exists() else "no such file or folder"
+        raise Refused(_unknown(str(path), found_text, "correct the path, or name the format to see why it does not fit"))
+    return Chosen(sets=tuple(one for one in sets.values() if one), left_out=tuple(folder for folder, one in sets.items() if not one))
 
 
-def named(format: str, path: Path) -> Reader:
-    """The reader of a format by its name with its usual options; `auto` recognises it."""
-    if format == "auto":
-        return recognised(path)
+def _together(path: Path) -> tuple[Choice, ...]:
+    """Formats of one path that are read together; none when none is recognised."""
+    taken: list[tuple[Choice, frozenset[Path]]] = []
+    rivals: list[Candidate] = []
+    for candidate in recognise_all(path):
+        reader = named(candidate.kind)
+        files = reader.annotated(path)
+        same = [choice.candidate for choice, others in taken if files & others or not (files or others)]
+        rivals += [one for other in same if other.confidence == candidate.confidence for one in (other, candidate)]
+        if not same:
+            taken.append((Choice(path=path, reader=reader, candidate=candidate), files))
+    if rivals:
+        seen = "; ".join(f"{candidate.kind} ({candidate.confidence:g}: {candidate.reason})" for candidate in dict.fromkeys(rivals))
+        raise Refused(_unknown(str(path), f"several formats fit the same files: {seen}", "name one of them"))
+    choices = tuple(choice for choice, _ in taken)
+    if len(choices) < 2:
+        return choices
+    # The ids of one format are unique in a source; those of two formats need not differ.
+    return tuple(
+        replace(choice, reader=choice.reader.model_copy(update={"source": f"{choice.reader.name(path)}/{choice.candidate.kind}"})) for choice in choices
+    )
+
+
+def _unknown(place: str, found: str, fix: str) -> Problem:
+    return Problem(code="data/unknown-format", place=place, found=found, allowed=", ".join(sorted(READER.table())), fix=fix)
+
+
+def named(format: str) -> Reader:
+    """The reader of a format by its name with its usual options."""
     table = READER.table()
     if format not in table:
-        raise Refused(
-            Problem(code="data/unknown-format", place="format", found=repr(format), allowed=", ".join(sorted(table)), fix=nearest(format, sorted(table)))
-        )
+        raise Refused(_unknown("format", repr(format), nearest(format, sorted(table))))
     reader = table[format]()
-    assert isinstance(reader, Reader)
+    assert isinstance(reader, Reader), f"{type(reader).__name__} is no Reader"
     return reader
+
+
+def sets_of(given: Sequence[tuple[Reader | None, Path]]) -> list[list[Source]]:
+    """Sources of a data step: one path with nothing said is one set or several; several paths are joined."""
+    chosen = [[[(reader, path)]] if reader is not None else choose(path).sources for reader, path in given]
+    return chosen[0] if len(chosen) == 1 else [[source for sets in chosen for one in sets for source in one]]
 
 
 def read_into(
@@ -98,74 +161,165 @@ def read_into(
     workers: int | None = None,
     limit: int | None = None,
 ) -> Store:
-    """Read the data set at `path` into a store at `out`: with one reader, with several that are joined, or with a format's name (`auto` recognises it). See `read_sources`."""
-    readers = [named(reader, path)] if isinstance(reader, str) else [reader] if isinstance(reader, Reader) else reader
-    return read_sources([(one, path) for one in readers], out, on_problem=on_problem, workers=workers, limit=limit)
+    """Read the data set at `path` into a store at `out`: with one reader, with several that are joined, or with a format's name (`auto` recognises it). See `read_sets`."""
+    readers = [reader] if isinstance(reader, Reader) else reader
+    sets = choose(path, readers).sources if isinstance(readers, str) else [[(one, path) for one in readers]]
+    return read_sets(sets, out, on_problem=on_problem, limit=limit, engine=None if workers is None else Local(workers=workers))
 
 
 def read_sources(
     sources: Sequence[Source], out: Path, *, on_problem: OnProblem = "refuse", workers: int | None = None, limit: int | None = None, config: str | None = None
 ) -> Store:
-    """Read one or several data sets into a store at `out`; the result does not depend on `workers`.
+    """Read one data set, or several that are joined, into a store at `out`. See `read_sets`."""
+    return read_sets([sources], out, on_problem=on_problem, limit=limit, config=config, engine=None if workers is None else Local(workers=workers))
 
-    Several are joined: rows with the same picture become one sample (see `merge`). Pictures are the same when they are one file, or, over different paths, when their bytes are equal.
-    `limit` takes the first rows only; `config` is the fingerprint for the lineage.
-    `refuse` reads everything, then raises Refused with all problems of the pass (the first 20 in full, the others counted by code) and writes nothing;
+
+def read_sets(
+    sets: Sequence[Sequence[Source]],
+    out: Path,
+    *,
+    on_problem: OnProblem = "refuse",
+    limit: int | None = None,
+    config: str | None = None,
+    engine: Engine | None = None,
+    fresh: bool = False,
+    keep_parts: bool = False,
+) -> Store:
+    """Read data sets, one after the other, into a store at `out`; the result depends neither on the engine (this machine) nor on its workers.
+
+    Sources of one set are joined: rows with the same picture become one sample, or one for each that has turns (see `joining.together`). Pictures are the same when they are one file, or,
+    over different paths, when their bytes are equal. `limit` takes the first rows only; `config` is the fingerprint for the lineage.
+    `refuse` reads everything, then raises Refused with all problems of the pass (the first 20 in full, the others counted by code) and writes no store;
     `quarantine` leaves the rows out, counts them and lists them in problems.jsonl. Warnings are listed there in both cases.
+    A pass that was killed or refused left its parts (`.parts-NAME` beside `out`): what has not changed since is not read again, unless `fresh`.
     """
-    broken: list[Problem] = []
-    work: list[_Work] = []
-    for found in _grouped(sources):
-        if limit is not None and len(work) + len(broken) >= limit:
-            break
-        if isinstance(found, Problem):
-            broken.append(found)
-        else:
-            work.append(found)
+    sources = tuple(source for one in sets for source in one)
     said = config or sha256_json({"sources": [reader.model_dump(mode="json") for reader, _ in sources], "limit": limit, "on_problem": on_problem})
-    refused = list(broken)
-    with Store.writer(out, config=said, maker={"step": "read"}) as writer:
-        for problem in broken:
-            writer.refuse(problem)
-        progress = Progress(f"read {' + '.join(dict.fromkeys(path.name for _, path in sources))}", len(work), "rows")
-        for rows in _results(sources, work, workers):
-            for row in rows:
-                refused.extend(_take(writer, row))
-            progress.advance(len(rows), f"{len(refused)} problems" if refused else "")
-        progress.close()
-        if refused and on_problem == "refuse":
-            raise Refused(summary(refused))
+    with Parts(out, fresh=fresh) as parts:
+        _read(sets, sources, parts, out, said, on_problem, limit, engine or Local())
+        if not keep_parts:
+            parts.remove()
     return Store.open(out)
 
 
-def summary(problems: Sequence[Problem]) -> list[Problem]:
-    """The first problems in full, and one line per code for the others."""
-    rest = Counter(problem.code for problem in problems[SHOWN:])
-    fix = "read with `on_problem: quarantine` to list all of them in problems.jsonl"
-    return [*problems[:SHOWN], *(Problem(code=code, place="further rows", found=f"{count} more of this kind", fix=fix) for code, count in sorted(rest.items()))]
+def _read(
+    sets: Sequence[Sequence[Source]],
+    sources: tuple[Source, ...],
+    parts: Parts,
+    out: Path,
+    config: str,
+    on_problem: OnProblem,
+    limit: int | None,
+    engine: Engine,
+) -> None:
+    listing = _Listing(sets=sets, parts=parts, limit=limit)
+    refused: list[Problem] = []
+    with Store.writer(out, config=config, maker={"step": "read"}) as writer:
+        progress = Progress(f"read {' + '.join(dict.fromkeys(path.name for _, path in sources))}", 0, "rows")
+        with closing(engine.map(_ReadChunk(sources), _ahead(listing.chunks(), progress))) as done:
+            for path, rows in done:
+                for problems in Part(path).write(writer, repeated="refuse"):
+                    refused.extend(problems)
+                progress.advance(rows, _note(listing.resumed, len(refused)))
+        progress.close()
+        for problem in listing.broken:
+            writer.refuse(problem)
+        if on_problem == "refuse" and (listing.broken or refused):
+            raise Refused(summary([*listing.broken, *refused]))
+
+
+def _note(resumed: int, problems: int) -> str:
+    return ", ".join([f"{resumed} rows were done before"] * bool(resumed) + [f"{problems} problems"] * bool(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    """A row that was read: its sample, packed, if it became one, and what was found."""
+class _Chunk:
+    """Rows that one worker reads."""
 
-    sample: Packed | None
-    problems: tuple[Problem, ...]
-
-
-_Work = tuple[tuple[int, Row], ...]
-"""Rows of one picture, each with the number of its reader."""
+    path: Path
+    rows: int
+    work: bytes | None
+    """The rows, packed to travel and to wait in little memory; None when their part is there."""
 
 
-def _grouped(sources: Sequence[Source]) -> Iterator[_Work | Problem]:
-    """Rows of one source one by one; of several, those of the same pictures together, in the order of first appearance."""
+@dataclass(kw_only=True)
+class _Listing:
+    """The rows of all sources, cut into chunks, and what was in the way of listing them."""
+
+    sets: Sequence[Sequence[Source]]
+    parts: Parts
+    limit: int | None
+    broken: list[Problem] = field(default_factory=list)
+    resumed: int = 0
+    """Rows of parts that were there before."""
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """Chunks in order: the same rows give the same chunks."""
+        rows: list[Unit] = []
+        files: dict[str, None] = {}
+        size = number = 0
+        for work in self._rows():
+            named_here = [name for _, row in work for name in files_of(row)]
+            facts = [fact for fact in state(name for name in named_here if name not in files) if not isinstance(fact, str)]
+            grown = sum(length for _, length, _ in facts) + sum(len(picture) for _, row in work for picture in row.pictures if isinstance(picture, bytes))
+            if rows and (len(rows) == CHUNK_ROWS or size + grown > CHUNK_BYTES):
+                yield self._chunk(number, rows, files)
+                rows, files, size, number = [], {}, 0, number + 1
+            rows.append(work)
+            files.update(dict.fromkeys(named_here))
+            size += grown
+        if rows:
+            yield self._chunk(number, rows, files)
+
+    def _chunk(self, number: int, rows: list[Unit], files: Iterable[str]) -> _Chunk:
+        sources = [(reader, str(path)) for one in self.sets for reader, path in one]
+        path = self.parts.path("read", number, digest(sources, rows, state(files)))
+        done = path.is_file()
+        self.resumed += len(rows) * done
+        return _Chunk(path=path, rows=len(rows), work=None if done else pickle.dumps(rows))
+
+    def _rows(self) -> Iterator[Unit]:
+        first = count = 0
+        for sources in self.sets:
+            for found in grouped(sources, first):
+                if count == self.limit:
+                    return
+                count += 1
+                if isinstance(found, Problem):
+                    self.broken.append(found)
+                else:
+                    yield found
+            first += len(sources)
+
+
+def files_of(row: Row) -> Iterator[str]:
+    """Files that a row names: its pictures, and paths in its data."""
+    yield from (picture for picture in row.pictures if isinstance(picture, str))
+    yield from _paths(row.data)
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, str | Path):
+        text = str(value)
+        if os.sep in text and len(text) < _LONGEST_PATH and text.isprintable():
+            yield text
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _paths(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _paths(inner)
+
+
+def grouped(sources: Sequence[Source], first: int) -> Iterator[Unit | Problem]:
+    """Rows of one source one by one; of several, those of the same pictures together, in the order of first appearance. `first` is the number of the first source."""
     if len(sources) == 1:
         reader, path = sources[0]
-        yield from (row if isinstance(row, Problem) else ((0, row),) for row in reader.rows(path))
+        yield from (row if isinstance(row, Problem) else ((first, row),) for row in reader.rows(path))
         return
     by_content = len({path.resolve() for _, path in sources}) > 1
     groups: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
-    for number, (reader, path) in enumerate(sources):
+    for number, (reader, path) in enumerate(sources, first):
         for row in reader.rows(path):
             if isinstance(row, Problem):
                 yield row
@@ -179,125 +333,65 @@ def _identity(picture: str | bytes, by_content: bool) -> str:
     if isinstance(picture, bytes):
         return sha256_bytes(picture)
     # A file that is not there keeps its path as name here and is refused when it is read.
-    return sha256_file(Path(picture)) if by_content and os.path.isfile(picture) else picture
+    return sha256_file(Path(picture)) if by_content and os.path.isfile(picture) else os.path.normpath(picture)
 
 
-def _results(sources: Sequence[Source], work: Sequence[_Work], workers: int | None) -> Iterator[list[_Made]]:
-    """What became of the rows, chunk by chunk in order."""
-    chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
-    count = min(os.cpu_count() or 1, 8) if workers is None else workers
-    if count < 2 or len(work) <= POOL_ROWS:
-        yield from (_read_chunk(sources, chunk) for chunk in chunks)
-        return
-    with pool(count) as processes:
-        # Bounded, so that a slow disk does not fill the memory with pictures that wait to be written.
-        waiting: deque[Future[list[_Made]]] = deque()
-        for chunk in chunks:
-            waiting.append(processes.submit(_read_chunk, sources, chunk))
-            if len(waiting) > 4 * count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _ahead(chunks: Iterator[_Chunk], progress: Progress) -> Iterator[_Chunk]:
+    """The same chunks, listed ahead of those who work on them, so that `progress` knows the total."""
+    waiting: deque[_Chunk] = deque()
+    held = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        progress.total += chunk.rows
+        held += len(chunk.work or b"")
+        while held > LISTED_BYTES:
+            held -= len(waiting[0].work or b"")
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
-def _read_chunk(sources: Sequence[Source], chunk: Sequence[_Work]) -> list[_Made]:
-    return [_read_group(sources, group) for group in chunk]
+@dataclass(frozen=True)
+class _ReadChunk:
+    """Reads the rows of a chunk and writes their part, in any process."""
+
+    sources: tuple[Source, ...]
+
+    def __call__(self, chunk: _Chunk) -> tuple[Path, int]:
+        if chunk.work is not None:
+            memo: dict[str, Picture] = {}
+            write(chunk.path, (entry for group in pickle.loads(chunk.work) for entry in read_group(self.sources, group, memo)))
+        return chunk.path, chunk.rows
 
 
-def _read_group(sources: Sequence[Source], group: _Work) -> _Made:
-    memo: dict[str, Picture] = {}
-    found = [made for number, row in group for made in read_row(*sources[number], row, memo)]
-    samples = [made for made in found if isinstance(made, Sample)]
-    problems = list(dict.fromkeys(made for made in found if isinstance(made, Problem)))
-    if not samples or any(problem.severity == "refuse" for problem in problems):
-        return _Made(sample=None, problems=tuple(problems))
+def read_group(sources: Sequence[Source], group: Unit, memo: dict[str, Picture]) -> list[Entry]:
+    """What became of the rows of one picture. A source with several of them (questions) has each stand for itself; what is wrong with another source is wrong with all of them."""
+    read = [(number, read_row(*sources[number], row, memo)) for number, row in group]
+    times = Counter(number for number, _ in group)
+    shared = _problems(made for number, found in read if times[number] == 1 for made in found)
+    broken = [shared] if any(problem.severity == "refuse" for problem in shared) else []
+    samples: list[Sample] = []
+    refused: list[Entry] = []
+    for number, found in read:
+        wrong = _problems(found) if times[number] > 1 else ()
+        if times[number] > 1 and (broken or any(problem.severity == "refuse" for problem in wrong)):
+            refused.append(Entry(row=None, problems=wrong or shared))
+        elif not broken:
+            samples.extend(made for made in found if isinstance(made, Sample))
+            shared += wrong if times[number] > 1 else ()
+    refused += [Entry(row=None, problems=problems) for problems in broken]
+    made = [_merged(one) for one in together(samples)]
+    if made and shared and not broken:
+        made[0] = replace(made[0], problems=tuple(dict.fromkeys((*shared, *made[0].problems))))
+    return [*made, *refused]
+
+
+def _problems(found: Iterable[Sample | Problem]) -> tuple[Problem, ...]:
+    return tuple(dict.fromkeys(made for made in found if isinstance(made, Problem)))
+
+
+def _merged(samples: Sequence[Sample]) -> Entry:
     try:
-        return _Made(sample=pack(merge(samples)), problems=tuple(problems))
+        return Entry(row=Judged(sample=merge(samples)))
     except Refused as refused:
-        return _Made(sample=None, problems=(*problems, *refused.problems))
-
-
-def _take(writer: Writer, made: _Made) -> list[Problem]:
-    """Write one row; gives the problems for which it was refused."""
-    if made.sample is None:
-        writer.refuse(*made.problems)
-        return [problem for problem in made.problems if problem.severity == "refuse"]
-    writer.warn(*made.problems)
-    try:
-        writer.add(made.sample)
-    except Refused as refused:
-        writer.refuse(*refused.problems)
-        return refused.problems
-    return []
-
-
-def merge(samples: Sequence[Sample]) -> Sample:
-    """Samples on the same pictures as one: id and origin of the first, turns of the one that has them, all annotations.
-
-    Regions of equal label and shape become one with the attributes of both. Refused when two have turns, or when they disagree in an attribute.
-    """
-    first, *others = samples
-    if not others:
-        return first
-    spoken = [sample for sample in samples if sample.turns]
-    problems: list[Problem] = []
-    if len(spoken) > 1:
-        found = f"samples {', '.join(sample.id for sample in spoken)} all have turns"
-        problems.append(_conflict("two-dialogues", first, found, "one sample with turns", "join only one set of dialogues or captions"))
-    attributes: dict[str, Any] = {}
-    for sample in samples:
-        for key, value in sample.attributes.items():
-            if attributes.setdefault(key, value) != value:
-                problems.append(_conflict("join-conflict", first, f"{key} is {attributes[key]!r} and {value!r}", "equal values", "leave one of the sets out"))
-    if problems:
-        raise Refused(problems)
-    parents = tuple(f"{sample.origin.source}:{sample.origin.row}" for sample in others if sample.origin != first.origin)
-    origin = replace(first.origin, parents=(*first.origin.parents, *parents))
-    annotations = _united([sample.annotations for sample in samples])
-    return replace(first, turns=spoken[0].turns if spoken else (), annotations=annotations, attributes=attributes, origin=origin)
-
-
-def _conflict(code: str, sample: Sample, found: str, allowed: str, fix: str) -> Problem:
-    return Problem(code=f"data/{code}", place=f"{sample.origin.source}:{sample.id}", found=found, allowed=allowed, fix=fix)
-
-
-def _united(sets: Sequence[Sequence[Region]]) -> tuple[Region, ...]:
-    """All regions; the k-th of equal label and shape in one set is the k-th in another."""
-    united: dict[Any, Region] = {}
-    for regions in sets:
-        times: Counter[Any] = Counter()
-        for region in regions:
-            # A class mask and the mask of its only instance have equal shapes and are two facts.
-            what = (region.picture, region.label, region.shape, region.attributes.get("instance"))
-            key = (what, times[what])
-            times[what] += 1
-            same = united.get(key)
-            united[key] = region if same is None else replace(same, attributes={**same.attributes, **region.attributes})
-    return tuple(united.values())
-
-
-def join(sets: Sequence[Iterable[Sample]]) -> Iterator[Sample]:
-    """Samples of several sets (stores, iterators), those with the same pictures by hash merged, in the order of first appearance; samples without pictures pass as they are.
-
-    Refused with all conflicts: a set that holds the same pictures twice, and what `merge` refuses.
-    """
-    groups: dict[tuple[str, ...], list[Sample]] = {}
-    problems: list[Problem] = []
-    for number, samples in enumerate(sets):
-        seen: dict[tuple[str, ...], str] = {}
-        for sample in samples:
-            key = tuple(picture.hash for picture in sample.pictures) or (f"no picture {number} {sample.id}",)
-            if key in seen:
-                found = f"the same pictures as {seen[key]}: it is not clear which of them is meant"
-                problems.append(_conflict("join-ambiguous", sample, found, "each picture once in a set", "remove the duplicate first"))
-            seen[key] = sample.id
-            groups.setdefault(key, []).append(sample)
-    joined: list[Sample] = []
-    for group in groups.values() if not problems else ():
-        try:
-            joined.append(merge(group))
-        except Refused as refused:
-            problems.extend(refused.problems)
-    if problems:
-        raise Refused(summary(problems))
-    yield from joined
+        return Entry(row=None, problems=tuple(refused.problems))

@@ -171,8 +171,8 @@ class Packed:
     licence: str
     known: tuple[dict[str, Any], ...]
     """`picture_record` of each picture."""
-    data: tuple[bytes, ...]
-    """Encoded bytes of each picture."""
+    data: tuple[bytes | None, ...]
+    """Encoded bytes of each picture; None where the writer that takes the row holds them already."""
     pictures: str
     messages: str
     annotations: str

@@ -10,6 +10,8 @@ A picture is stored once: where its hash repeats, `images` holds no bytes and th
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import shutil
@@ -27,13 +29,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sightline.errors import Problem, Refused
-from sightline.lineage import Lineage, artifact, sha256_bytes, sha256_json
+from sightline.lineage import Lineage, artifact, sha256_json
 from sightline.samples.records import Packed, pack, unpack
 from sightline.samples.sample import Sample
 
 GROUP_ROWS = 64
 SHARD_BYTES = 256 << 20
 CACHE_BYTES = 1 << 30
+STREAM_BYTES = 64 << 20
+"""Row groups that a stream keeps for pictures that earlier rows hold."""
+INDEX_ROWS = 4096
+"""Rows of the index that a writer keeps as Python objects."""
 TEXTS = ("id", "pictures", "messages", "annotations", "attributes", "origin")
 _DECODED = 8
 """Bytes that one byte of JSON text takes once it is Python objects, roughly: what the cache budget counts."""
@@ -51,8 +57,11 @@ _INDEX = pa.schema([*_PLACES, ("source", pa.string()), ("licence", pa.string()),
 
 def _content(index: pa.Table) -> str:
     """Content id: rows in order, with all that was judged of them."""
-    judged = [index[name].to_pylist() for name in ("hash", "verdict", "rule", "group", "scores")]
-    return sha256_bytes("\n".join(json.dumps(row, ensure_ascii=False) for row in zip(*judged, strict=True)).encode())
+    digest = hashlib.sha256()
+    for number, batch in enumerate(index.select(["hash", "verdict", "rule", "group", "scores"]).to_batches(max_chunksize=INDEX_ROWS)):
+        lines = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        digest.update(("\n" * bool(number) + "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)).encode())
+    return digest.hexdigest()
 
 
 def _lineage(index: pa.Table, config: str, inputs: Sequence[Mapping[str, str]], maker: Mapping[str, str], seed: int) -> Lineage:
@@ -121,6 +130,23 @@ class Store:
     def __iter__(self) -> Iterator[Sample]:
         """All rows in order, whatever their verdict; for the kept ones go through `kept`."""
         return (self[row] for row in range(len(self)))
+
+    def stream(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """Samples of rows start..stop-1 in order, read group by group beside the cache; to begin at a late row costs what it costs at row 0."""
+        aside = self.aside()
+        return (aside[row] for row in range(start, len(self) if stop is None else stop))
+
+    def aside(self, cache: int = STREAM_BYTES) -> Store:
+        """The same store with a small cache of its own: for passes in order, which would push out of the cache what others want."""
+        store = copy.copy(self)
+        store._cache, store._held, store._groups, store._files, store._lock = cache, 0, OrderedDict(), {}, threading.RLock()
+        return store
+
+    def picture(self, row: int, number: int) -> bytes:
+        """Encoded bytes of one picture of a row."""
+        with self._lock:
+            group, place = self._group(row)
+            return self._bytes(*group.images[place][number])
 
     @property
     def id(self) -> str:
@@ -263,7 +289,11 @@ class Writer:
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder, self._source = folder, source
+        self.kept = 0
+        """Rows added so far that are kept."""
+        self._count = 0
         self._rows: list[dict[str, Any]] = []
+        self._index: list[pa.Table] = []
         self._ids: set[tuple[str, str]] = set()
         self._where: dict[str, str] = {}
         """Picture hash -> `row:ROW:NUMBER` of its bytes."""
@@ -287,13 +317,18 @@ class Writer:
                 )
             )
         self._ids.add((source, row.id))
-        number = len(self._rows)
+        number = self._count
+        self._count += 1
+        self.kept += verdict == "kept"
         images = []
         for k, (known, data) in enumerate(zip(row.known, row.data, strict=True)):
             first = self._where.setdefault(known["hash"], f"row:{number}:{k}")
-            stored = first == f"row:{number}:{k}"
-            images.append({"bytes": data if stored else None, "path": known.get("name", "") if stored else first})
-            self._filled += len(data) if stored else 0
+            if first == f"row:{number}:{k}":
+                assert data is not None, f"{row.id}: no bytes of a picture that is not here yet"
+                images.append({"bytes": data, "path": known.get("name", "")})
+                self._filled += len(data)
+            else:
+                images.append({"bytes": None, "path": first})
         self._pending.append({"images": images, **{name: getattr(row, name) for name in TEXTS}})
         self._filled += len(row.messages) + len(row.annotations)
         pictures = [{"hash": k["hash"], "width": k["width"], "height": k["height"], "bands": k.get("bands", ("red", "green", "blue"))} for k in row.known]
@@ -301,10 +336,16 @@ class Writer:
             {"row": number, "id": row.id, "hash": row.hash, "shard": self._shard, "offset": self._offset, "pictures": pictures}
             | {"source": source, "licence": row.licence, "verdict": verdict, "rule": rule, "group": group, "scores": dict(scores or {})}
         )
+        if len(self._rows) == INDEX_ROWS:
+            self._index_rows()
         self._offset += 1
         if len(self._pending) == GROUP_ROWS:
             self._flush()
         return number
+
+    def holds(self, picture: str) -> bool:
+        """Whether the picture of this hash is here: rows may then name it without its bytes."""
+        return picture in self._where
 
     def refuse(self, *problems: Problem) -> None:
         """Count one row that could not become a sample, and list why."""
@@ -338,7 +379,12 @@ class Writer:
 
     def table(self) -> pa.Table:
         """The index of all rows written."""
-        return pa.Table.from_pylist(self._rows, schema=_INDEX)
+        self._index_rows()
+        return pa.concat_tables(self._index).combine_chunks()
+
+    def _index_rows(self) -> None:
+        self._index.append(pa.Table.from_pylist(self._rows, schema=_INDEX))
+        self._rows = []
 
     def close(self) -> None:
         """Write what is pending and close the files."""
