@@ -77,13 +77,13 @@ def test_a_recipe_whose_tokenizer_is_not_there_yet(finished: Path) -> None:
         show(finished / "data" / "notes", recipe=str(TINY), model="other")
 
 
-@pytest.mark.parametrize(("name", "arguments", "kept"), [("rsicd", ["--format", "karpathy-captions", "--limit", "20"], 20), ("dota", [], 3)])
+@pytest.mark.parametrize(("name", "arguments", "kept"), [("rsicd", ["--format", "karpathy-captions", "--limit", "20"], 20), ("dota", ["--format", "dota"], 3)])
 def test_real_sets_are_read_and_shown(
     name: str, arguments: list[str], kept: int, shared_data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, page = tmp_path / "store", tmp_path / "page.html"
     assert main(["data", "read", str(shared_data / name), str(store), *arguments]) == 0
-    assert capsys.readouterr().out == f"{store}: {kept} kept, 0 quarantined, 0 refused\n"
+    assert capsys.readouterr().out.endswith(f"\n{store}: {kept} kept, 0 quarantined, 0 refused\n")
     assert main(["data", "show", str(store), "--model", str(finished), "--page", str(page), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["kept"], len(told["samples"]), told["page"]) == (kept, kept, str(page))

@@ -18,6 +18,7 @@ from sightline.model.tokens import TextTokenizer
 from sightline.page import Html, Page, escape, picture
 from sightline.recipe import load
 from sightline.run_checks import tokenizer_folder
+from sightline.samples.codecs import regions_in
 from sightline.samples.drawing import draw_regions
 from sightline.samples.pictures import pixels
 from sightline.samples.records import origin_record, picture_record, region_record, turn_record
@@ -51,7 +52,7 @@ def show(path: Path, recipe: str | None = None, model: str | None = None, page: 
     """Write an HTML page of the first kept rows; with a recipe, as its model gets them. `model` is a name of the recipe's models or the folder of a finished model."""
     store = Store.open(path)
     rows = [store[int(row)] for row in store.kept[:limit]]
-    processor = _processor(recipe, model)
+    processor = processor_of(recipe, model)
     page = page or path / "show.html"
     made = Page(
         f"{path.name}: {len(store.kept)} of {len(store)} rows kept",
@@ -74,7 +75,7 @@ def _record(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _processor(recipe: str | None, model: str | None) -> Processor | None:
+def processor_of(recipe: str | None, model: str | None) -> Processor | None:
     """The processor of a finished model's folder, or of a recipe whose tokenizer is at hand."""
     if model is not None and recipe is None:
         from sightline.model import directory
@@ -126,7 +127,8 @@ def _cards(sample: Sample, number: int, store: Store, processor: Processor | Non
     one = sample.pictures[number]
     array = pixels(one, store.path)
     cards = [_card(array, f"{one.name} {one.width}x{one.height}")]
-    regions = [region for region in sample.annotations if region.picture == number]
+    said = [region for turn in sample.turns for region in regions_in(turn.items)]
+    regions = [region for region in (*sample.annotations, *said) if region.picture == number]
     if regions:
         labels = sorted({region.label for region in regions if region.label})
         cards.append(_card(draw_regions(array, regions), f"annotated: {', '.join(labels)}"))

@@ -44,7 +44,9 @@ class LocalAnswerer:
                 )
             )
         self.model, self.processor, self.weights, self.precision, self.batch = model.eval(), processor, weights, precision, batch
-        self._features = _Looked(model, processor, precision)
+        self._features = Looked(model, processor, precision)
+        codec = processor.config.codec
+        self._reading = {"codec": codec.model_dump(mode="json")} if codec is not None else {}  # the same text may say other regions
 
     def measure(self, sample: Sample) -> int:
         """Tokens of the prompt."""
@@ -60,7 +62,7 @@ class LocalAnswerer:
             self.weights,
             self.processor.prompt(encoded),
             tuple(p.hash for p in encoded.pictures),
-            {**asdict(request.decoding), "precision": self.precision},
+            {**asdict(request.decoding), "precision": self.precision, **self._reading},
             request.ask,
         )
 
@@ -93,15 +95,17 @@ class LocalAnswerer:
         for stop in request.decoding.stop:
             if stop in text:
                 text, ended = text[: text.index(stop)], True
+        items, problems = self.processor.items(text, request.sample)
         return Answer(
             key=self._key(request, encoded),
             sample=request.sample.id,
             weights=self.weights,
             text=text,
-            items=(Text(text=text),),
+            items=items,
             tokens=tuple(tokens),
             logps=tuple(logps),
             finish="stop" if ended else "length",
+            problems=problems,
             seconds=seconds,
         )
 
@@ -123,7 +127,7 @@ def conversation(pictures: Sequence[Path | Picture], history: Sequence[tuple[str
     return Sample(id="chat", pictures=known, turns=tuple(turns), origin=Origin(source="chat"))
 
 
-class _Looked(FeatureSource):
+class Looked(FeatureSource):
     """Features of pictures that were looked at, forgotten oldest first."""
 
     def __init__(self, model: Model, processor: Processor, precision: str) -> None:
@@ -230,8 +234,10 @@ def _draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) 
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
-def load_answerer(path: Path, precision: str = "float32", check: bool = True) -> LocalAnswerer:
-    """The answerer of a run or a model directory. Golden requests are checked once per (weights, software, device) and the result is remembered in `golden/checked.json`."""
+def load_checked(path: Path, precision: str = "float32", check: bool = True) -> tuple[Model, Processor, str]:
+    """Model, processor and weights id of a run, a model directory or a published checkpoint. Golden requests are checked once per (weights, software, device) and the result is
+    remembered in `golden/checked.json`.
+    """
     folder = directory.model_folder(path)
     model, processor, weights = directory.load(folder)
     published = directory.is_published(hub_layout.read_json(folder / "config.json"))
@@ -243,4 +249,9 @@ def load_answerer(path: Path, precision: str = "float32", check: bool = True) ->
             known[state] = check_golden(folder, model, processor, precision)
             if os.access(folder / "golden", os.W_OK):
                 write_json(memo, known)
-    return LocalAnswerer(model, processor, weights, precision)
+    return model, processor, weights
+
+
+def load_answerer(path: Path, precision: str = "float32", check: bool = True) -> LocalAnswerer:
+    """The answerer that writes, of a run, a model directory or a published checkpoint."""
+    return LocalAnswerer(*load_checked(path, precision, check), precision)

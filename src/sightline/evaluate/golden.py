@@ -18,7 +18,8 @@ from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer
 from sightline.samples.pictures import read_picture
-from sightline.samples.sample import Film, Item, Origin, Sample, Show, Text, Turn
+from sightline.samples.records import item_of, item_record
+from sightline.samples.sample import Film, Item, Origin, Regions, Sample, Show, Text, Turn
 
 GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 """Largest mean |difference| of token log-probabilities, or of vector components, between what was saved and one forward."""
@@ -60,8 +61,9 @@ def _store(target: Path, number: int, sample: Sample) -> list[str]:
 
 
 def _plain(item: Item) -> str | int | dict[str, Any]:
-    """An item of a golden turn as JSON: text, the number of the picture that is shown, or the frames and times of a film."""
-    assert isinstance(item, Text | Show | Film), "the prompt was encoded: it holds nothing else"
+    """An item of a golden turn as JSON: text, the number of the picture that is shown, the frames and times of a film, or regions."""
+    if isinstance(item, Regions):
+        return item_record(item)
     if isinstance(item, Film):
         return {"film": list(item.pictures), "times": list(item.times)}
     return item.text if isinstance(item, Text) else item.picture
@@ -69,7 +71,7 @@ def _plain(item: Item) -> str | int | dict[str, Any]:
 
 def _item(plain: str | int | dict[str, Any]) -> Item:
     if isinstance(plain, dict):
-        return Film(pictures=tuple(plain["film"]), times=tuple(plain["times"]))
+        return Film(pictures=tuple(plain["film"]), times=tuple(plain["times"])) if "film" in plain else item_of(plain)
     return Text(text=plain) if isinstance(plain, str) else Show(picture=plain)
 
 

@@ -26,6 +26,8 @@ from sightline.model.text_table import TEXT_ENCODER
 from sightline.model.text_tower import TextEncoder
 from sightline.model.tiler_table import TILER
 from sightline.model.tiling import Grid, Tiler, Tiling
+from sightline.samples.codec_table import CODEC, codec_said
+from sightline.samples.codecs import Codec
 
 ENCODERS_NEED_TILER = "encoders need a tiler: it says which crops they see"
 Control = Callable[[str], int]
@@ -74,7 +76,10 @@ class ModelConfig(Config):
     connector: Annotated[Connector, CONNECTOR] | None = None
     """From encoder tokens to language-model tokens."""
     regions: Annotated[RegionSampler, REGIONS] | None = None
-    """Makes one vector of a region that a question names; without it regions are not said."""
+    """Makes one vector of a region that a question names."""
+    codec: Annotated[Codec, CODEC, BeforeValidator(codec_said)] | None = None
+    """How regions are written in questions and answers and read out of answers: a kind, its name alone, or `xyhwt-pad` or `xyhwt-axis`. Without it answers hold no regions,
+    and questions only those that `regions` makes vectors of."""
     layout: Annotated[Layout, LAYOUT] = FlatLayout()
     """Order of entries and what stands around them."""
     fusion: Annotated[Fusion, FUSION] = SequenceFusion()
@@ -118,9 +123,21 @@ class ModelConfig(Config):
             raise ValueError("regions are read from encoders and said to a language model: both are needed")
         if self.regions is not None and getattr(self.connector, "merge_order", None) == "columns":
             raise ValueError("regions are read from a raster: this connector hands its tokens out column by column")
+        if self.codec is not None:
+            self._codec_fits(self.codec)
         if self.text_part is not None and getattr(self, self.text_part) is None:
             raise ValueError(f"text_encoder: there is no {self.text_part} to share")
         return self
+
+    def _codec_fits(self, codec: Codec) -> None:
+        if self.language_model is None:
+            raise ValueError("a codec writes and reads regions as text: add a language model")
+        if self.regions is None and "feature" in codec.marks:
+            raise ValueError("this codec asks for vectors of regions: add a sampler under `regions`, or set `feature: false`")
+        if self.regions is not None and "feature" not in codec.marks:
+            raise ValueError("this codec asks for no vectors of regions: drop `regions`, or choose a codec with `feature: true`")
+        if set(codec.marks) - {"feature"}:
+            raise ValueError(f"this codec marks {', '.join(codec.marks)}: only feature vectors are written here")
 
     @property
     def text_part(self) -> Literal["connector", "language_model"] | None:
@@ -158,8 +175,9 @@ class ModelConfig(Config):
         return found.model_copy(update={"pictures": self.pictures}) if self.pictures else found
 
     def controls(self) -> tuple[str, ...]:
-        """Control tokens that chat format and layout write, apart from the end token; those of side texts too where one tokenizer serves both."""
-        own = (*self.chat_format().controls, *self.layout.controls, *getattr(self.language_model, "controls", ()))
+        """Control tokens that chat format, layout and codec write, apart from the end token; those of side texts too where one tokenizer serves both."""
+        told = self.codec.control if self.codec is not None else ()
+        own = (*self.chat_format().controls, *self.layout.controls, *getattr(self.language_model, "controls", ()), *told)
         return tuple(dict.fromkeys(own if self.side_tokenizer else (*own, *self.side_controls())))
 
     def side_controls(self) -> tuple[str, ...]:

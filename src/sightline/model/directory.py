@@ -106,6 +106,7 @@ def save(folder: Path, model: Model, processor: Processor, parent: Path | None =
             "tiler": config.tiler.model_dump(mode="json") if config.tiler else None,
             "layout": config.layout.model_dump(mode="json"),
             "chat": processor.chat.model_dump(mode="json"),
+            "codec": config.codec.model_dump(mode="json") if config.codec else None,
         },
     )
     if parent is not None and (parent / "native").is_dir():  # what an import keeps of the published form, for the way back

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from sightline.model.packing import (
     pictured,
 )
 from sightline.model.pieces import Control, Piece, PlacedShape, Slots, Words
+from sightline.model.region_words import answered_on, read_items, region_pieces, turn_text, unsayable
 from sightline.model.tiling import Tiling, cut
 from sightline.model.tokens import TextTokenizer
 from sightline.samples.pictures import pixels
@@ -102,6 +104,9 @@ class Processor:
                 found.append(Words(text=told if found else prefix + told))
             elif isinstance(item, Show | Film):
                 found += [] if chat.pictures in ("before-all", "first") else self._seen(item, measures)
+            elif self.config.codec is not None:
+                found += [Words(text=prefix)] if prefix and not found else []
+                found += region_pieces(self.config.codec, item, [measure.tiling for measure in measures], question=not learnt)
             elif self.config.regions is not None and not learnt:
                 found += self._pointed(item)
             else:
@@ -111,7 +116,7 @@ class Processor:
                         place="model",
                         found=type(item).__name__,
                         allowed="text, pictures and films: this model has no codec for regions",
-                        fix="drop these turns, or name a region codec",
+                        fix="drop these turns, or name a region codec: `model.codec: xyhwt-pad`",
                     )
                 )
         if not learnt:
@@ -157,6 +162,7 @@ class Processor:
         measures = tuple(self.measure(p.width, p.height, len(views)) for p in views)
         offsets = np.cumsum([0, *(measure.entries for measure in measures)]).tolist()
         start = self.config.language_model.start_id if self.config.language_model is not None and self.config.fusion.prompt == "memory" else None
+        self._check_said(sample, measures, place)
         regions = self._regions(sample, measures, place)
         numbers = {region: -1 - len(self.config.layout.vectors) - number for number, region in enumerate(regions)}
         lines = [
@@ -185,6 +191,15 @@ class Processor:
                 )
             )
         return encoded
+
+    def _check_said(self, sample: Sample, measures: Sequence[Measure], place: str) -> None:
+        """Refused with all regions that the codec cannot say, with the place of the sample."""
+        if self.config.codec is None or not any(isinstance(item, Regions) for turn in sample.turns for item in turn.items):
+            return
+        tilings = [measure.tiling for measure in measures]
+        problems = [problem for turns in conversations(sample) for problem in unsayable(self.config.codec, turns, tilings, place)]
+        if problems:
+            raise Refused(problems)
 
     def _regions(self, sample: Sample, measures: Sequence[Measure], place: str) -> tuple[PlacedShape, ...]:
         """The regions that questions name, each once. Refused with the place of the sample where one cannot be read."""
@@ -270,7 +285,7 @@ class Processor:
             kinds=tuple(str(sample.attributes.get("kind", "")).split(",")),
             pictures=views,
             measures=measures,
-            read=self._read(sample, len(views)) if self.config.connector is not None and self.config.connector.reads_text else (),
+            read=self._read(sample, measures) if self.config.connector is not None and self.config.connector.reads_text else (),
         )
 
     def _arrays(self, strand: Strand, branches: list[int]) -> EncodedStream:
@@ -283,13 +298,14 @@ class Processor:
             entries=np.asarray(strand.entries, np.int64),
         )
 
-    def _read(self, sample: Sample, views: int) -> tuple[str, ...]:
+    def _read(self, sample: Sample, measures: Sequence[Measure]) -> tuple[str, ...]:
         """Per picture, the text of the first user turn that shows it."""
-        found = [""] * views
-        for number, turn in reversed(list(enumerate(sample.turns))):
+        found = [""] * len(measures)
+        tilings = [measure.tiling for measure in measures]
+        for turn in reversed(sample.turns):
             for item in turn.items if turn.role == "user" else ():
                 for picture in (item.picture,) if isinstance(item, Show) else item.pictures if isinstance(item, Film) else ():
-                    found[picture] = sample.text(number)
+                    found[picture] = turn_text(self.config.codec, turn, tilings)
         return tuple(found)
 
     def encode_pair(self, sample: Sample, text: str) -> Encoded:
@@ -380,8 +396,23 @@ class Processor:
         kept = list(ids)
         if self.tokenizer.end_id in kept:
             kept = kept[: kept.index(self.tokenizer.end_id)]
-        text = self.tokenizer.decode(kept).removeprefix(self.chat.assistant.prefix)
+        text = self._words(kept).removeprefix(self.chat.assistant.prefix)
         return text.partition(self.chat.stop)[0] if self.chat.stop else text
+
+    def _words(self, ids: Sequence[int]) -> str:
+        """Text of ids with the control tokens of the codec by their names: regions are read from it."""
+        tokens = self.config.codec.control if self.config.codec is not None else ()
+        shown = {self.tokenizer.control(token): token for token in tokens}
+        runs = groupby(ids, key=lambda one: one if one in shown else None)
+        return "".join(self.tokenizer.decode(run) if token is None else shown[token] * len(list(run)) for token, run in runs)
+
+    def items(self, text: str, sample: Sample) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
+        """What an answer to the sample says: text and, where the model has a codec, regions in px of the picture shown last; and what of it is not well formed."""
+        shown = answered_on(sample.turns)
+        if self.config.codec is None or shown is None:
+            return (Text(text=text),), ()
+        picture = sample.pictures[shown]
+        return read_items(self.config.codec, text, shown, self.measure(picture.width, picture.height, len(sample.pictures)).tiling)
 
     def ended(self, ids: list[int]) -> bool:
         """Whether the last of generated ids ended the answer."""

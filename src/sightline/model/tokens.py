@@ -101,8 +101,8 @@ class TextTokenizer:
                     code="model/no-control-token",
                     place="tokenizer",
                     found=f"no token {token!r}",
-                    allowed="the control tokens of the chat format",
-                    fix="use the chat format this tokenizer was made for",
+                    allowed="the control tokens of chat format, layout and codec",
+                    fix="use the chat format and the codec this tokenizer was made for",
                 )
             )
         return found

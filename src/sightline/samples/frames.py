@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from sightline.errors import Problem, Refused
+
+FrameName = Literal["source", "square", "seen"]
+"""source: the picture as stored; square: its longest side both ways, the picture in the upper left; seen: what the tiler shows to the model, padding included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +27,22 @@ class Frame:
     def back(self, x: float, y: float) -> tuple[float, float]:
         """Frame px to source px."""
         return (x - self.offset[0]) / self.scale[0], (y - self.offset[1]) / self.scale[1]
+
+
+def frame_of(name: FrameName, width: int, height: int, seen: Frame | None = None) -> Frame:
+    """The frame of that name for a picture of width x height px; `seen` is its tiling's, which only a model has. Refused where it is needed and not there."""
+    if name == "source":
+        return Frame(width=width, height=height)
+    if name == "square":
+        return Frame(width=max(width, height), height=max(width, height))
+    if seen is None:
+        raise Refused(
+            Problem(
+                code="samples/frame-unseen",
+                place="codec.frame",
+                found="seen, where no tiler says what is seen of a picture",
+                allowed="source, square",
+                fix="set `frame: square` (or source) in the codec",
+            )
+        )
+    return seen

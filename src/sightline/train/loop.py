@@ -21,7 +21,7 @@ from sightline.model.packing import FeatureSource
 from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.progress import Progress
-from sightline.samples.sample import Sample
+from sightline.samples.sample import Regions, Sample
 from sightline.train.objectives import Objective
 from sightline.train.stage import Prepared, StageConfig
 
@@ -88,7 +88,12 @@ class Feed:
         return self.processor.collate([[one] for one in encoded], features=self.features, tag_words=words)
 
     def _sample(self, share: int, row: int) -> Sample:
-        return self.mixture.shares[share].store[row]
+        sample = self.mixture.shares[share].store[row]
+        if self.stage.augment == "dihedral" and any(isinstance(item, Regions) for turn in sample.turns for item in turn.items):
+            found = "regions said in a turn, and crops that are turned after the text is written"
+            fix = "take `augment` out of the stage, and turn the rows themselves: {dihedral: {}} among the operators of the data"
+            raise Refused(Problem(code="train/turned-regions", place=f"{self.mixture.shares[share].name}:{sample.id}", found=found, allowed="augment: none", fix=fix))
+        return sample
 
     def ahead(self, steps: range) -> Generator[list[Batch]]:
         """Micro-batches of these steps, prepared while the previous ones are trained on."""
