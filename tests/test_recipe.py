@@ -120,3 +120,11 @@ def test_a_stage_may_have_its_own_format_and_tiler() -> None:
     assert (align.tiler.model_dump()["size"], instruct.tiler.model_dump()["size"]) == (16, 32)
     assert any("no format 'turn'" in allowed for _, allowed in refused("stages.align.chat=turn"))
     assert any("one tokenizer has one end token" in allowed for _, allowed in refused("stages.align.chat=chatml"))
+
+
+def test_what_a_mixture_and_held_out_data_name_must_be_there() -> None:
+    found = refused("stages.instruct.mix={method: square-root, most: {question: 0.5}}")
+    assert [allowed for _, allowed in found] == ["mix names question; the stage has the data questions and the groups (none)"]
+    found = refused("held_out=[scen-*, caption*]")
+    assert ("override: held_out", "no data is called 'scen-*'") in found
+    assert any(allowed == "held out by 'caption*'; evaluate on it, or take it out of `held_out`" for _, allowed in found)

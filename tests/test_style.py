@@ -158,7 +158,7 @@ def test_the_package_keeps_its_style(guard: Callable[[str], Iterator[str]], repo
 
 
 def test_every_recipe_field_is_documented(repository: Path) -> None:
-    texts = {name: text for name, text in texts_of(repository).items() if name.startswith("src/")}
+    texts = {name: text for name, text in texts_of(repository).items() if name.startswith("src/") and name.endswith(".py")}
     assert list(undocumented_fields(texts)) == []
 
 
@@ -167,6 +167,19 @@ def test_nothing_unfinished_and_no_path_of_one_machine(repository: Path) -> None
     assert found == []
 
 
+CHINESE = re.compile("[\u3001-\u303f\u4e00-\u9fff\uff01-\uff5e]")
+"""Signs of Chinese text, punctuation and wide forms included."""
+
+
+def odd_signs(text: str) -> Iterator[str]:
+    """Signs that are no ASCII, but for Chinese in string literals: what people say and read has two languages, code has one."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        said = CHINESE.sub("", token.string) if token.type == tokenize.STRING or token.type == getattr(tokenize, "FSTRING_MIDDLE", None) else token.string
+        if not said.isascii():
+            yield f"{token.start[0]}: {said.strip()[:40]}"
+
+
 def test_code_is_plain_ascii(repository: Path) -> None:
+    assert list(odd_signs("x = 'a \u2014 b'\n")) and list(odd_signs("# \u6c34\n")) and not list(odd_signs("x = '\u6c34'\n"))
     files = [*(repository / "src").rglob("*.py"), *(repository / "tools").rglob("*.py")]
-    assert [str(path.relative_to(repository)) for path in files if not path.read_text(encoding="utf-8").isascii()] == []
+    assert [f"{path.relative_to(repository)} {finding}" for path in files for finding in odd_signs(path.read_text(encoding="utf-8"))] == []

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from sightline import recipe_source
-from sightline.data.captioning import Asking
+from sightline.data.captioning import Asking, is_endpoint, is_outside
 from sightline.data.reading import READER
 from sightline.data.scenes import MAKER
 from sightline.data.steps import OPERATOR
@@ -24,7 +25,9 @@ from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.recipe_source import Loaded
 from sightline.train.stage import StageConfig
 
-_PATHS = re.compile(r"data\.[^.]+\.read(\.\d+)?\.path|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path")
+_PATHS = re.compile(
+    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.with|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
+)
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -42,17 +45,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
 def _settle(tree: Any, keys: list[str], place: str) -> None:
     for key in keys[:-1]:
         tree = tree[int(key) if isinstance(tree, list) else key]
-    file = place.rpartition(":")[0]
+    file, value = place.rpartition(":")[0], tree[keys[-1]]
     base = Path() if place.startswith("override:") else Path(file).parent
-    if tree[keys[-1]] is not None:
-        tree[keys[-1]] = str(base / tree[keys[-1]])
+    if keys[-1] == "with":
+        if is_outside(value) and not is_endpoint(value):
+            settled = str(base / value)
+            tree[keys[-1]] = settled if is_outside(settled) else f"./{settled}"
+    elif value is not None:
+        tree[keys[-1]] = str(base / value)
 
 
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-def _short(value: object) -> object:
+def short(value: object) -> object:
     """`{dedup: {near: 4}}` is short for `{kind: dedup, near: 4}`."""
     if isinstance(value, dict) and len(value) == 1 and "kind" not in value:
         ((kind, options),) = value.items()
@@ -89,13 +96,13 @@ class ReadConfig(Config):
 class DataConfig(Config):
     """One data set: made, read, or taken from another; then operators in order."""
 
-    make: Annotated[Config, MAKER, BeforeValidator(_short)] | None = None
+    make: Annotated[Config, MAKER, BeforeValidator(short)] | None = None
     """Make the data in a published layout first."""
     read: Annotated[list[ReadConfig], BeforeValidator(_listed)] = Field(default_factory=list)
     """Data sets to read; several are joined on the same picture."""
     source: str | None = None
     """Instead of reading: the rows of this data set."""
-    then: list[Annotated[Config, OPERATOR, BeforeValidator(_short)]] = Field(default_factory=list)
+    then: list[Annotated[Config, OPERATOR, BeforeValidator(short)]] = Field(default_factory=list)
     """Operators, in order."""
     on_problem: str = Field(default="refuse", pattern="^(refuse|quarantine)$")
     """What happens to rows that cannot be read: refuse the whole set, or set them aside, counted and listed."""
@@ -113,7 +120,16 @@ class DataConfig(Config):
 
 def asked_stages(data: DataConfig) -> list[str]:
     """Stages whose models its operators ask."""
-    return [operator.answered_by for operator in data.then if isinstance(operator, Asking)]
+    return [name for name in _asked(data) if not is_outside(name)]
+
+
+def asked_outside(data: DataConfig) -> list[str]:
+    """Folders and endpoints that its operators ask."""
+    return [name for name in _asked(data) if is_outside(name)]
+
+
+def _asked(data: DataConfig) -> list[str]:
+    return list(dict.fromkeys(operator.answered_by for operator in data.then if isinstance(operator, Asking)))
 
 
 def _spoken(name: str, model: ModelConfig) -> ChatFormat:
@@ -128,7 +144,7 @@ def _spoken(name: str, model: ModelConfig) -> ChatFormat:
 class EvaluateConfig(Config):
     """One evaluation of one stage's model."""
 
-    benchmark: Annotated[Config, BENCHMARK, BeforeValidator(_short)]
+    benchmark: Annotated[Config, BENCHMARK, BeforeValidator(short)]
     """What is asked, and how it is scored."""
     stage: str | None = None
     """The stage whose model answers; default is the last one."""
@@ -161,6 +177,8 @@ class Recipe(Config):
     """Training stages, in order."""
     evaluate: dict[str, EvaluateConfig] = Field(default_factory=dict)
     """Evaluations by name; the first one is the headline of the report."""
+    held_out: tuple[str, ...] = Field(default=(), strict=False)
+    """Data that no stage may learn from, by name or as a pattern (`vqa-*`): sets and groups of tasks that are kept for judging."""
 
     def all_models(self) -> dict[str, ModelConfig]:
         """Every model by name; a single one is called `model`."""
@@ -228,6 +246,12 @@ class Recipe(Config):
             yield from (
                 f"stages.{stage.name}.data.{missing}: no data {missing!r}; there is {', '.join(sorted(data))}" for missing in stage.data if missing not in data
             )
+            yield from (
+                f"stages.{stage.name}.data.{name}: held out by {pattern!r}; evaluate on it, or take it out of `held_out`"
+                for name in stage.data
+                for pattern in self.held_out
+                if fnmatchcase(name, pattern)
+            )
             if stage.model is not None and stage.model not in models:
                 yield f"stages.{stage.name}.model: no model {stage.model!r}; there is {', '.join(models)}"
             if stage.model is None and len(models) > 1:
@@ -243,6 +267,7 @@ class Recipe(Config):
             )
             if one.stage is not None and one.stage not in stages:
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
+        yield from (f"held_out: no data is called {pattern!r}" for pattern in self.held_out if not any(fnmatchcase(name, pattern) for name in data))
         yield from self._cycles()
         yield from self._too_early()
 
@@ -259,8 +284,9 @@ class Recipe(Config):
         order = [stage.name for stage in self.stages]
         for name, data in self.data.items():
             for number, operator in enumerate(data.then):
-                if isinstance(operator, Asking) and operator.answered_by not in order:
-                    yield f"data.{name}.then.{number}.with: no stage {operator.answered_by!r}; there is {', '.join(order)}"
+                if isinstance(operator, Asking) and not is_outside(operator.answered_by) and operator.answered_by not in order:
+                    there = f"there is {', '.join(order)}" if order else "there are no stages"
+                    yield f"data.{name}.then.{number}.with: no stage {operator.answered_by!r}; {there}; a folder is written with a `/`, an endpoint as http://.."
         awaited = self.awaited()
         for number, stage in enumerate(self.stages):
             model = self.all_models().get(stage.model or next(iter(self.all_models()), ""))

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sightline.data.mixing import mixture_text, plan_mixture, size_of
 from sightline.data.mixture import Mixture, Share
 from sightline.data.operators import AnswererOf
 from sightline.evaluate.answering import LocalAnswerer
 from sightline.evaluate.answers import AnswerFile, Remembering, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
-from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha256_tree, write_json
 from sightline.model import directory
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
+from sightline.named_answerers import named_answerer
 from sightline.progress import Progress
 from sightline.run_probe import baselines
 from sightline.samples.exchange import Answer, Decoding, Request
@@ -65,16 +66,17 @@ def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, di
 
 
 def stage_answerers(run: Run, data: str) -> AnswererOf:
-    """Who answers the operators of a data set: models of finished stages, each loaded once, whose answers are kept in RUN/answers and never asked twice."""
-    known: dict[str, Remembering] = {}
+    """Who answers the operators of a data set: models of finished stages, folders and endpoints, each loaded once, whose answers are kept in RUN/answers and never asked twice."""
+    folders = {stage.name: stage_folder(run, number, stage) for number, stage in enumerate(run.recipe.stages) if f"stages/{stage.name}" in run.ids}
+    known: dict[tuple[str, str], Remembering] = {}
 
     def answerer(operator: Any) -> Remembering:
-        name: str = operator.answered_by
-        if name not in known:
-            number = _stage_index(run, name)
-            model = ModelAnswerer(*directory.load(stage_folder(run, number, run.recipe.stages[number])))
-            known[name] = Remembering(model, AnswerFile(run.out / "answers" / f"{data}-{name}.jsonl"))
-        return known[name]
+        name, precision = operator.answered_by, operator.precision
+        if (name, precision) not in known:
+            said = name if name in folders else sha256_json(name)[:12]
+            file = run.out / "answers" / f"{data}-{said}{'' if precision == 'float32' else f'-{precision}'}.jsonl"
+            known[name, precision] = named_answerer(name, answers=file, stages=folders, precision=precision)
+        return known[name, precision]
 
     return answerer
 
@@ -142,11 +144,24 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
 
 def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared) -> Outcome:
     objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
-    mixture = Mixture([Share(name=name, store=run.store(name), weight=weight) for name, weight in stage.data.items()])
+    mixture = _mixture(run, stage, processor)
     objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), processor)
     seed = int(np.random.SeedSequence([run.recipe.seed, number, 1]).generate_state(1)[0])
     feed = Feed(mixture, processor, objective, stage, seed, _features(run, stage, model, processor, mixture))
     return train(model, prepared, objective, feed, stage, run.events.write, f"stage {stage.name}")
+
+
+def _mixture(run: Run, stage: StageConfig, processor: Processor) -> Mixture:
+    """Rows of an epoch: each as often as its weight says, or as the shares of `mix` come to, which are shown and recorded."""
+    stores = {name: run.store(name) for name in stage.data}
+    if stage.mix is None:
+        return Mixture([Share(name=name, store=stores[name], weight=weight) for name, weight in stage.data.items()])
+    planned = plan_mixture(
+        [size_of(name, store, stage.mix, lambda sample: len(processor.encode(sample).ids)) for name, store in stores.items()], stage.mix, stage.data
+    )
+    _say(f"stage {stage.name}: data\n{mixture_text(planned)}")
+    run.events.write({"event": "mixture", "stage": stage.name, "data": [asdict(one) for one in planned]})
+    return Mixture([Share(name=one.name, store=stores[one.name], weight=one.times, cap=one.visits) for one in planned])
 
 
 def _features(run: Run, stage: StageConfig, model: Model, processor: Processor, mixture: Mixture) -> FeatureCache | None:

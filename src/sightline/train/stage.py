@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from sightline.data.mixing import MixConfig
 from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Config
 from sightline.model.tiler_table import TILER
@@ -53,7 +54,9 @@ class StageConfig(Config):
     objective: ObjectiveField
     """What is learnt: a kind, or its name alone."""
     data: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    """Data by name and weight: times that each row is visited per epoch."""
+    """Data by name and weight: times that each row is visited per epoch; with `mix`, what its share is multiplied by."""
+    mix: MixConfig | None = None
+    """Shares by the size of the sets, bounds on shares, and the length of an epoch in rows or tokens."""
     train: dict[str, PartTraining] = Field(min_length=1)
     """Trained parts by path; the longest matching path wins."""
     init: dict[str, str] = Field(default_factory=dict)
@@ -95,6 +98,10 @@ class StageConfig(Config):
     def _lengths(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.mix and (unknown := self.mix.unknown(self.data)):
+            raise ValueError(
+                f"mix names {', '.join(unknown)}; the stage has the data {', '.join(self.data)} and the groups {', '.join(self.mix.groups) or '(none)'}"
+            )
         return self
 
     def total_steps(self, rows: int) -> int:

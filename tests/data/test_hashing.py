@@ -1,0 +1,92 @@
+"""Perceptual and textual fingerprints."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sightline.data.hashing import PictureHashes, alike_texts, distance, groups, jaccard, minhash, near_pairs, picture_hashes, shingles, text_key
+from sightline.samples.dihedral import TURNS, turned_pixels
+
+
+def blocks(seed: int) -> np.ndarray:
+    """A 256x256 picture of 16x16 random blocks."""
+    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+
+
+def recoded(pixels: np.ndarray, quality: int) -> np.ndarray:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=quality)
+    return np.asarray(Image.open(out))
+
+
+def test_recoding_and_resizing_move_hashes_by_a_bit_at_most_and_other_pictures_are_far() -> None:
+    first = picture_hashes(blocks(0))
+    small = np.asarray(Image.fromarray(blocks(0)).resize((100, 100), Image.Resampling.BICUBIC))
+    for same in (recoded(blocks(0), 60), small):
+        other = picture_hashes(same)
+        assert distance(first.dct[0], other.dct[0]) <= 1 and distance(first.gradient[0], other.gradient[0]) <= 1
+    stranger = picture_hashes(blocks(1))
+    assert distance(first.dct, stranger.dct[0]).min() > 20 and distance(first.gradient, stranger.gradient[0]).min() > 20
+
+
+@pytest.mark.parametrize("turn", range(1, TURNS))
+def test_each_orientation_is_found_and_only_where_wanted(turn: int) -> None:
+    hashes = [picture_hashes(blocks(0)), picture_hashes(np.ascontiguousarray(turned_pixels(blocks(0), turn)))]
+    assert [(pair.first, pair.second, pair.turned) for pair in near_pairs(hashes)] == [(0, 1, True)]
+    assert list(near_pairs(hashes, orientations=False)) == []
+
+
+def test_flat_pictures_are_near_nothing() -> None:
+    flat = [picture_hashes(np.full((64, 64, 3), value, np.uint8)) for value in (0, 0, 255)]
+    assert all(hashes.flat for hashes in flat) and list(near_pairs(flat)) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=2, max_size=6), st.integers(0, 8), st.integers(0, 2**64 - 1))
+def test_bands_find_every_pair_that_comparing_all_would(values: list[tuple[int, int]], within: int, flip: int) -> None:
+    values = [*values, (values[0][0] ^ (flip & 0x8040201008040201), values[0][1])]
+    hashes = [PictureHashes(dct=np.full(8, a, np.uint64), gradient=np.full(8, b, np.uint64), flat=False) for a, b in values]
+    found = {(pair.first, pair.second) for pair in near_pairs(hashes, within)}
+    expected = {
+        (i, j)
+        for j in range(len(values))
+        for i in range(j)
+        if max((values[i][0] ^ values[j][0]).bit_count(), (values[i][1] ^ values[j][1]).bit_count()) <= within
+    }
+    assert found == expected
+
+
+def test_hashes_travel_as_text() -> None:
+    hashes = picture_hashes(blocks(3))
+    again = PictureHashes.of_text(hashes.text())
+    assert (again.dct == hashes.dct).all() and (again.gradient == hashes.gradient).all() and again.flat == hashes.flat and len(hashes.text()) == 257
+
+
+def test_groups_are_connected_and_named_by_their_first() -> None:
+    assert groups(6, [(4, 2), (2, 1), (5, 3)]).tolist() == [0, 1, 1, 3, 1, 3]
+
+
+def test_texts_are_equal_up_to_width_case_and_space() -> None:
+    assert text_key("  A  Large\tShip") == text_key("a large ship") != text_key("a large ships")
+
+
+def test_signatures_estimate_jaccard() -> None:
+    a, b = "a large white ship lies in the harbour beside two small boats", "a large white ship lies in the harbour beside three small boats"
+    estimate = (minhash(a) == minhash(b)).mean()
+    assert estimate == pytest.approx(jaccard(shingles(a), shingles(b)), abs=0.12)
+
+
+def test_alike_texts_are_found_exactly() -> None:
+    texts = [
+        "a large white ship lies in the harbour beside two small boats",
+        "an empty field",
+        "A large white ship lies in the harbour beside two small boats.",
+        "",
+    ]
+    assert [(first, second) for first, second, _ in alike_texts(texts)] == [(0, 2)]
+    assert jaccard(frozenset(), frozenset()) == 1.0
