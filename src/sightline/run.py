@@ -20,7 +20,8 @@ from sightline.errors import Refused
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, software, sweep, write_json, write_text
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
-from sightline.recipe import Recipe, asked_stages, load
+from sightline.named_answerers import answerer_id
+from sightline.recipe import Recipe, asked_outside, asked_stages, load
 from sightline.run_checks import refuse_early, tokenizer_folder
 from sightline.run_events import Events
 from sightline.samples.sample import Text
@@ -134,10 +135,11 @@ class Run:
         made = self._made(name)
         if made is not None:
             inputs = [f"made/{name}"]
-        inputs += [f"stages/{stage}" for stage in dict.fromkeys(asked_stages(config))]
+        inputs += [f"stages/{stage}" for stage in asked_stages(config)]
         folder = self.out / "data" / name
         paths = [(step.reader(), Path(step.path) if step.path is not None else made) for step in config.read]
         outside = [sha256_tree(path) for (_, path), step in zip(paths, config.read) if path is not None and step.path is not None and path.exists()]
+        outside += [answerer_id(model) for model in asked_outside(config)]
 
         def work(fingerprint: str) -> None:
             source = self.store(config.source) if config.source is not None else None

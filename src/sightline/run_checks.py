@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sightline.data.captioning import Asking, is_outside
 from sightline.errors import Problem, Refused, nearest
 from sightline.model import composite_weights, directory, hub_layout
 from sightline.model.assembly import ModelConfig
+from sightline.named_answerers import unknown_answerer
 from sightline.recipe import Recipe
 from sightline.recipe_source import Loaded
 from sightline.train.objectives import Contrastive
@@ -21,7 +23,7 @@ def refuse_early(loaded: Loaded[Recipe]) -> None:
     found = [*absent_data(loaded), *absent_weights(loaded), *_absent_tokenizers(loaded)]
     for stage in recipe.stages:
         found += [*_parts(loaded, stage), *_origins(loaded, stage), *_objective(loaded, stage)]
-    found += _evaluations(loaded)
+    found += [*_answerers(loaded), *_evaluations(loaded)]
     if found:
         raise Refused(replace(problem, severity="refuse") for problem in found)
 
@@ -177,6 +179,14 @@ def _objective(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
             allowed="text_encoder.tags: true",
             fix=f"{_model_path(loaded.recipe, loaded.recipe.model_of(stage))}.text_encoder.tags=true",
         )
+
+
+def _answerers(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    """Folders and endpoints that a data step asks and that nobody can ask."""
+    for name, one in loaded.recipe.data.items():
+        for number, operator in enumerate(one.then):
+            if isinstance(operator, Asking) and is_outside(operator.answered_by) and (problem := unknown_answerer(operator.answered_by, {})):
+                yield replace(problem, place=loaded.place(f"data.{name}.then.{number}"), found=f"data.{name}: {problem.found}")
 
 
 def _evaluations(loaded: Loaded[Recipe]) -> Iterator[Problem]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sightline import recipe_source
-from sightline.data.captioning import Asking, Caption, Match
+from sightline.data.captioning import Asking, Caption, Match, is_outside
 from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.dota import Dota
 from sightline.data.readers.karpathy_captions import KarpathyCaptions
 from sightline.data.readers.label_masks import LabelMasks
 from sightline.data.scenes import Scenes
+from sightline.data.scoring import ClipScore, MatchScore, Perplexity
 from sightline.evaluate.benchmarks import Questions as QuestionBenchmark
 from sightline.kinds import Config
 from sightline.lineage import write_text
@@ -113,14 +114,24 @@ def _made(rows: int) -> DataConfig:
 
 def _data(recipe: Recipe, name: str) -> DataConfig:
     """Rows of the made scenes, or of what it was taken from, in the form that its users ask for."""
-    asking = [_asking(operator) for operator in recipe.data[name].then if isinstance(operator, Asking)]
+    asking = [_asking(operator) for operator in recipe.data[name].then if isinstance(operator, Asking) and not is_outside(operator.answered_by)]
     return DataConfig(source=recipe.data[name].source or MADE, then=[*_operators(recipe, name), *asking])
 
 
 def _asking(operator: Asking) -> Asking:
     """The same question to a toy: short answers, and none so bad that its row goes."""
-    short: dict[str, Any] = {"max_tokens": _SHORT} if isinstance(operator, Caption) else {"at_least": 0.0} if isinstance(operator, Match) else {}
+    short = next((said for kind, said in _SHORTLY.items() if isinstance(operator, kind)), {})
     return operator.model_copy(update=short)
+
+
+_SHORTLY: dict[type[Asking], dict[str, Any]] = {
+    Caption: {"max_tokens": _SHORT},
+    Match: {"at_least": 0.0},
+    Perplexity: {"keep": None},
+    ClipScore: {"keep": None, "at_least": None},
+    MatchScore: {"keep": None, "at_least": None},
+}
+"""What operators that ask are told for a toy."""
 
 
 def _operators(recipe: Recipe, name: str) -> list[Config]:

@@ -64,6 +64,19 @@ def test_only_captions_that_match_stay() -> None:
     assert {request.ask for request in judge.asked} == {"match"} and len(judge.asked) == 5
 
 
+def test_scores_of_both_sides_are_columns_and_captions_say_where_they_are_from() -> None:
+    operators = [Caption(**{"with": "s", "count": 8}), RankCaptions(**{"with": "d", "best": 3}), Match(**{"with": "f", "at_least": 0.85})]
+    rows = [row("a", "far too long", "no"), row("b", "no"), row("c", pictures=0)]
+    a, b, c = apply(operators, rows, seed=1, answerers=lambda asking: Judge()).judged()
+    assert a.sample.attributes["captions_from"] == ["web", "synthetic", "synthetic"] and captions_in(a.sample)[0] == "far too long"
+    assert b.sample.attributes["captions_from"] == ["synthetic", "synthetic"], "its own caption was dropped by the filter, the two written ones stay"
+    assert dict(a.scores) == {"rank-captions-web": 1.2, "rank-captions-synthetic": 0.9, "match-web": 1.2, "match-synthetic": 0.9}
+    assert (
+        dict(b.scores) == {"rank-captions-web": 0.2, "rank-captions-synthetic": 0.9, "match-web": 0.2, "match-synthetic": 0.9}
+        and c.rule == "caption/no-picture"
+    )
+
+
 def test_the_most_similar_captions_stay() -> None:
     found, judge = through(RankCaptions(**{"with": "dual", "best": 2}), row("a", "x", "xxx", "xx", "xxxx"))
     assert found == [(["xxxx", "xxx"], "kept", None)]
@@ -75,11 +88,11 @@ def test_what_was_written_is_known_after_filtering() -> None:
     operators = [Caption(**{"with": "s", "count": 8}), Match(**{"with": "f", "at_least": 0.85})]
     [(sample, _, _)] = apply(operators, [row("a", "far too long", "no")], seed=1, answerers=lambda asking: judge)
     assert captions_in(sample)[0] == "far too long" and set(captions_in(sample)[1:]) == {"caption 0", "caption 1"}
-    assert sample.attributes["written"] == 2 and sample.origin.maker == "model:caption" and sample.turns[0].items[1] == Text(text="Say it.")
+    assert sample.attributes["written"] == 2 and sample.origin.maker == "model:s" and sample.turns[0].items[1] == Text(text="Say it.")
 
 
 def test_a_recipe_says_with_and_a_dump_says_it_again() -> None:
-    said = {"kind": "match", "with": "filter", "at_least": 0.7}
+    said = {"kind": "match", "with": "filter", "precision": "float32", "at_least": 0.7}
     operator = OPERATOR.parse(said)
     assert operator.model_dump(mode="json") == said
     with pytest.raises(ValueError, match="with"):

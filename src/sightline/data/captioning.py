@@ -1,32 +1,57 @@
-"""Operators that ask a model of the run: write captions, keep those that match their picture, keep the best (CapFilt, Li et al. 2022, section 3.3)."""
+"""Operators that ask a model: write captions, keep those that match their picture, keep the best (CapFilt, Li et al. 2022, section 3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from sightline.data.operators import Outcome
+from sightline.data.operators import OPERATOR, Outcome
 from sightline.data.questions import captions_in
+from sightline.data.writing_checks import Written, strangers, table_of, tidy, unfinished, unfit
+from sightline.data.writing_prompts import prompt_of
 from sightline.kinds import Config
 from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Sample, Show, Text, Turn
 
+WEB, SYNTHETIC = "web", "synthetic"
+"""Where a caption is from: read with the row, or written by a model."""
 _FIRST = Show(picture=0)
 
 
+def is_endpoint(answerer: str) -> bool:
+    """Whether `with:` names an endpoint."""
+    return answerer.startswith(("http://", "https://"))
+
+
+def is_outside(answerer: str) -> bool:
+    """Whether `with:` names a folder or an endpoint, and no stage of the recipe: names of stages have no `/`."""
+    return "/" in answerer
+
+
 class Asking(Config):
-    """An operator whose questions a stage of the recipe answers: the data are made after that stage."""
+    """An operator whose questions a model answers. Where that is the model of a stage, the data are made after the stage."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    answered_by: str = Field(alias="with")
-    """Name of the stage whose model answers."""
+    answered_by: str = Field(alias="with", min_length=1)
+    """Who answers: a stage of the recipe, by its name; the folder of a run, a model or a published checkpoint, as a path with a `/`; or an endpoint, http://HOST:PORT/v1#MODEL."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Compute type of answering. Log-probabilities are taken in float32 either way."""
+
+    @property
+    def maker(self) -> str:
+        """What the origin of a text says that this model wrote: `model:` and its stage, the name of its folder, or the model's name at the endpoint."""
+        if is_endpoint(self.answered_by):
+            return f"model:{self.answered_by.partition('#')[2]}"
+        return f"model:{PurePath(self.answered_by).name or self.answered_by}"
 
 
+@OPERATOR.add
 class Caption(Asking):
     """Captions that a model writes of the first picture join those that the row has."""
 
@@ -43,10 +68,17 @@ class Caption(Asking):
     """Nucleus from which tokens are drawn."""
     keep: bool = True
     """Whether the row's own captions stay."""
+    known_only: bool = False
+    """Reject written captions that name a label which the picture's annotations do not have (CHAIR above 0), and broken ones. Of pictures without annotations nothing is known."""
+    rejected: Literal["keep", "quarantine"] = "quarantine"
+    """What becomes of a row that has no caption in the end: it stays as it came, or it is set aside."""
+    table: str | None = None
+    """CSV file of labels; the table that Sightline brings when absent."""
 
     def ask(self, sample: Sample, rng: np.random.Generator) -> list[Request]:
-        """One request per caption; nothing of a row without a picture."""
-        asked = (_FIRST, Text(text=self.prompt)) if self.prompt else (_FIRST,)
+        """One request per caption; nothing of a row without a picture. An endpoint is always asked in words."""
+        prompt = self.prompt or (prompt_of("caption", "en").ask if is_endpoint(self.answered_by) else "")
+        asked = (_FIRST, Text(text=prompt)) if prompt else (_FIRST,)
         prompt = replace(sample, turns=(Turn(role="user", items=asked),), annotations=(), attributes={}, pictures=sample.pictures[:1])
         return [
             Request(
@@ -57,16 +89,37 @@ class Caption(Asking):
         ]
 
     def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
-        """The row with its own captions, then the written ones; `attributes["written"]` says how many those are."""
+        """The row with its own captions, then the written ones; `attributes["written"]` says how many those are, `attributes["rewrite"]` why texts were rejected."""
         if not sample.pictures:
             return Outcome(verdict="quarantined", rule="caption/no-picture")
-        own = captions_in(sample) if self.keep else []
-        written = [text for text in dict.fromkeys(answer.text.strip() for answer in answers) if text and text not in own]
-        return captioned(sample, [*own, *written], "caption/nothing-written", len(written))
+        own = _said(sample) if self.keep else {}
+        judged = self.judged(sample, answers)
+        written = [one.text for one in judged if one.reason is None and one.text not in own]
+        reasons = [one.reason for one in judged if one.reason]
+        if reasons:
+            sample = replace(sample, attributes={**sample.attributes, "rewrite": ",".join(f"rejected: {reason}" for reason in reasons)})
+        if not (own or written) and self.rejected == "keep":
+            return Outcome(samples=(sample,))
+        said = own | dict.fromkeys(written, SYNTHETIC)
+        rule = f"caption/{reasons[0]}" if reasons else "caption/nothing-written"
+        return _captioned(sample, said, rule, self.maker if SYNTHETIC in said.values() else sample.origin.maker)
+
+    def judged(self, sample: Sample, answers: Sequence[Answer]) -> list[Written]:
+        """Every text with the reason for which it is rejected: refused, and with `known_only` those of `unfit`, and labels."""
+        known = [region for region in sample.annotations if region.label and region.picture == 0]
+        found: list[Written] = []
+        for answer in answers:
+            text = tidy(answer.text)
+            reason = "refused" if answer.finish == "refused" else None if text else "empty"
+            if reason is None and self.known_only and (reason := unfinished(answer)) is None:
+                reason = unfit(text) or ("labels" if known and strangers(text, known, table_of(self.table)) else None)
+            found.append(Written(text=text, reason=reason, checked=bool(known)))
+        return found
 
 
+@OPERATOR.add
 class Match(Asking):
-    """Only captions that a model takes for those of the picture stay (the filter of CapFilt)."""
+    """Only captions that a model takes for those of the picture stay (the filter of CapFilt). The best score of each side is a column: match-web, match-synthetic."""
 
     kind: Literal["match"] = "match"
     at_least: float = Field(default=0.5, ge=0, le=1)
@@ -74,17 +127,18 @@ class Match(Asking):
 
     def ask(self, sample: Sample, rng: np.random.Generator) -> list[Request]:
         """One request per caption."""
-        return _pairs(sample, "match")
+        return shown_pairs(sample, "match")
 
     def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
-        """The row with the captions that match; quarantined where none does."""
-        texts = captions_in(sample)
-        kept = [text for text, answer in zip(texts, answers, strict=bool(sample.pictures)) if _score(answer) >= self.at_least]
-        return _fewer(sample, texts, kept, "match/none")
+        """The row with the captions that match; quarantined where none does. `attributes["captions_from"]` says of each whether it is web or synthetic."""
+        return _fewer(sample, answers, "match", lambda scored: [text for text, score in scored if score >= self.at_least])
 
 
+@OPERATOR.add
 class RankCaptions(Asking):
-    """Only the captions most similar to the picture stay: the best two of ten by a dual tower, as BLIP-2 kept them (Li et al. 2023, section 3.4)."""
+    """Only the captions most similar to the picture stay: the best two of ten by a dual tower, as BLIP-2 kept them (Li et al. 2023, section 3.4). The best similarity of each side
+    is a column: rank-captions-web, rank-captions-synthetic.
+    """
 
     kind: Literal["rank-captions"] = "rank-captions"
     best: int = Field(default=2, ge=1)
@@ -92,34 +146,44 @@ class RankCaptions(Asking):
 
     def ask(self, sample: Sample, rng: np.random.Generator) -> list[Request]:
         """One request per caption."""
-        return _pairs(sample, "embed")
+        return shown_pairs(sample, "embed")
 
     def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
         """The row with its best captions, the most similar first."""
-        texts = captions_in(sample)
-        ranked = sorted(zip(texts, answers, strict=bool(sample.pictures)), key=lambda pair: -_score(pair[1]))
-        return _fewer(sample, texts, [text for text, _ in ranked[: self.best]], "rank-captions/none")
+        return _fewer(sample, answers, "rank-captions", lambda scored: [text for text, _ in sorted(scored, key=lambda pair: -pair[1])[: self.best]])
 
 
-def captioned(sample: Sample, texts: Sequence[str], rule: str, written: int) -> Outcome:
+def _said(sample: Sample) -> dict[str, str]:
+    """The captions of a row, each with where it is from: web as read, or synthetic."""
+    texts = captions_in(sample)
+    known: Any = sample.attributes.get("captions_from", ())
+    return dict(zip(texts, known if len(known) == len(texts) else [WEB] * len(texts)))
+
+
+def _captioned(sample: Sample, said: Mapping[str, str], rule: str, maker: str) -> Outcome:
     """The row as one caption turn: the first text is the answer, the others are alternatives; quarantined under `rule` where there is none."""
-    if not texts:
+    if not said:
         return Outcome(verdict="quarantined", rule=rule)
-    said = [(Text(text=text),) for text in texts]
+    first, *others = [(Text(text=text),) for text in said]
     question = next((turn for turn in sample.turns if turn.role == "user"), Turn(role="user", items=(_FIRST,)))
-    turns = (question, Turn(role="assistant", items=said[0], alternatives=tuple(said[1:])))
-    origin = replace(sample.origin, parents=(sample.id,), maker="model:caption" if written else sample.origin.maker)
-    return Outcome(samples=(replace(sample, turns=turns, attributes={**sample.attributes, "kind": "caption", "written": written}, origin=origin),))
+    turns = (question, Turn(role="assistant", items=first, alternatives=tuple(others)))
+    written = list(said.values()).count(SYNTHETIC)
+    origin = replace(sample.origin, parents=(sample.id,), maker=maker)
+    attributes = {**sample.attributes, "kind": "caption", "written": written, "captions_from": list(said.values())}
+    return Outcome(samples=(replace(sample, turns=turns, attributes=attributes, origin=origin),))
 
 
-def _fewer(sample: Sample, texts: Sequence[str], kept: Sequence[str], rule: str) -> Outcome:
-    if kept == texts:
-        return Outcome(samples=(sample,))
-    first_written = len(texts) - int(str(sample.attributes.get("written", 0)))
-    return captioned(sample, kept, rule, sum(texts.index(text) >= first_written for text in kept))
+def _fewer(sample: Sample, answers: Sequence[Answer], kind: str, chosen: Callable[[list[tuple[str, float]]], list[str]]) -> Outcome:
+    """The row with the captions that are chosen by their scores, and the best score of each side as a column."""
+    said = _said(sample)
+    scored = list(zip(said, map(_score, answers), strict=True)) if sample.pictures else []
+    kept = chosen(scored)
+    columns = {f"{kind}-{side}": max(score for text, score in scored if said[text] == side) for side in dict.fromkeys(said[text] for text, _ in scored)}
+    outcome = Outcome(samples=(sample,)) if kept == list(said) else _captioned(sample, {text: said[text] for text in kept}, f"{kind}/none", sample.origin.maker)
+    return replace(outcome, columns=columns)
 
 
-def _pairs(sample: Sample, ask: Literal["match", "embed"]) -> list[Request]:
+def shown_pairs(sample: Sample, ask: Literal["match", "embed"]) -> list[Request]:
     """A request for each caption of a row with a picture: is it that of the picture?"""
     shown = replace(sample, pictures=sample.pictures[:1], annotations=(), attributes={})
     return [

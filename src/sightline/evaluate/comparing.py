@@ -1,4 +1,4 @@
-"""The answerer that compares: how similar a picture and a text are, and whether they match. Beside the one that writes, behind one door."""
+"""The answerer that compares: how similar a picture and a text are, and whether they match. Beside those that write and score text, behind one door."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from sightline.errors import Problem, Refused
 from sightline.evaluate.answering import LocalAnswerer
+from sightline.evaluate.scoring_answers import TextScorer
 from sightline.model.batch import Given, to_device
 from sightline.model.processor import Processor
 from sightline.model.vlm import Model
@@ -17,11 +18,13 @@ from sightline.samples.exchange import Answer, Request, answer_key
 from sightline.samples.sample import Sample
 
 _BATCH = 64
-_NEEDS = {"write": "write", "match": "match", "embed": "embed"}
+_NEEDS = {"write": "write", "score": "write", "match": "match", "embed": "embed"}
 
 
 class ModelAnswerer:
-    """Answers whatever its model is able to: write (text), match (score: probability that the given text is that of the picture), embed (score: cosine)."""
+    """Answers whatever its model is able to: write (text), score (log-probabilities of the given text), match (score: probability that the given text is that of the picture),
+    embed (score: cosine).
+    """
 
     def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32") -> None:
         self.model, self.processor, self.weights, self.precision = model.eval(), processor, weights, precision
@@ -29,6 +32,10 @@ class ModelAnswerer:
     @cached_property
     def _writer(self) -> LocalAnswerer:
         return LocalAnswerer(self.model, self.processor, self.weights, self.precision)
+
+    @cached_property
+    def _scorer(self) -> TextScorer:
+        return TextScorer(self.model, self.processor, self.weights, self.precision)
 
     def measure(self, sample: Sample) -> int:
         """Tokens of the prompt."""
@@ -38,6 +45,8 @@ class ModelAnswerer:
         """The name under which an answer to this request is found again."""
         if request.ask == "write":
             return self._writer.key(request)
+        if request.ask == "score":
+            return self._scorer.key(request)
         return answer_key(self.weights, _told(request), tuple(p.hash for p in request.sample.pictures), {"precision": self.precision}, request.ask)
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
@@ -54,7 +63,9 @@ class ModelAnswerer:
                     fix="name a stage whose model can",
                 )
             )
-        yield from self._writer.answer([request for request in asked if request.ask == "write"]) if any(r.ask == "write" for r in asked) else ()
+        for ask, answerer in (("write", "_writer"), ("score", "_scorer")):  # made when first asked: a dual tower has neither
+            texts = [request for request in asked if request.ask == ask]
+            yield from getattr(self, answerer).answer(texts) if texts else ()
         for ask in ("match", "embed"):
             pairs = [request for request in asked if request.ask == ask]
             for start in range(0, len(pairs), _BATCH):

@@ -1,0 +1,176 @@
+"""Perplexity of captions: our scorer beside a plain loop over transformers, on the same weights and the same machine, in turn.
+
+The shape is that of caption sets (RSICD, NWPU, Flickr8k): pictures of 576 tokens, five captions each, POINTS' prompt; the loop takes one (picture, caption) at a time, as
+POINTS' script does. The model is a small random one in the proportions of LLaVA-1.5: a picture costs a twentieth of what the language model does, and so does the head.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from figures import Figure, show
+from PIL import Image
+
+from sightline.data.scoring import PROMPT, Perplexity, perplexity
+from sightline.samples.exchange import Request
+from sightline.samples.pictures import describe
+from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+
+TIMES_FASTER = 3.0
+PICTURES, CAPTIONS = 6, 5
+TOWER = {
+    "model_type": "clip_vision_model",
+    "image_size": 336,
+    "patch_size": 14,
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+}
+DECODER = {
+    "model_type": "llama",
+    "vocab_size": 1000,
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.05,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+_SEEN = "many green trees and some buildings are near a river with a bridge over it several planes parked beside the terminal of an airport"
+WORDS = _SEEN.split()
+
+
+def _picture(rng: np.random.Generator) -> Picture:
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (336, 336, 3), np.uint8)).save(stream, "PNG")
+    return describe(stream.getvalue(), "picture", "bench")
+
+
+def rows(pictures: int, captions: int, seed: int) -> list[Sample]:
+    """Pictures of noise, each with captions of 8 to 20 words."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(pictures):
+        texts = [" ".join(rng.choice(WORDS, rng.integers(8, 21))) for _ in range(captions)]
+        first, *others = [(Text(text=text),) for text in texts]
+        turns = (Turn(role="user", items=(Show(picture=0),)), Turn(role="assistant", items=first, alternatives=tuple(others)))
+        found.append(Sample(id=f"{number:03}", pictures=(_picture(rng),), turns=turns, origin=Origin(source="bench")))
+    return found
+
+
+def write_model(folder: Path) -> tuple[Path, Path]:
+    """The model directory, and the same weights as transformers reads them."""
+    import torch
+
+    from sightline.model import directory
+    from sightline.model.assembly import ModelConfig
+    from sightline.model.connectors import MlpConnector
+    from sightline.model.encoders import EncoderConfig
+    from sightline.model.language import LanguageModelConfig
+    from sightline.model.native.native_directory import export
+    from sightline.model.processor import Processor
+    from sightline.model.tiling import WholeTiler
+    from sightline.model.tokens import train_tokenizer
+    from sightline.model.vlm import Model
+
+    config = ModelConfig(
+        encoders=[EncoderConfig(config=TOWER, layer=-2)],
+        tiler=WholeTiler(size=336),
+        connector=MlpConnector(depth=2),
+        language_model=LanguageModelConfig(config=DECODER, attention="sdpa"),
+        chat="vicuna",
+    )
+    tokenizer = train_tokenizer([_SEEN, PROMPT, config.chat_format().default_system or ""], 600, config.chat_format())
+    torch.manual_seed(0)
+    resolved = config.resolve()
+    ours, theirs = folder / "ours", folder / "theirs"
+    ours.mkdir()
+    directory.save(ours, Model(resolved), Processor(resolved, tokenizer))
+    export(ours, theirs, "llava")
+    return ours, theirs
+
+
+class Loop:
+    """What a script over transformers does: one picture and one caption a forward, log-softmax in float32 over the caption's tokens and its end."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
+
+        self.model = LlavaForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa").eval()
+        self.pictures, self.tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+    def score(self, picture: Picture, caption: str) -> list[float]:
+        """Log-probabilities of one caption's tokens."""
+        import torch
+
+        from sightline.model.chat import chat_format
+
+        chat = chat_format("vicuna")
+        ids = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+        assert isinstance(picture.data, bytes)
+        pixels = self.pictures(images=Image.open(io.BytesIO(picture.data)).convert("RGB"), return_tensors="pt")["pixel_values"]
+        count = (TOWER["image_size"] // TOWER["patch_size"]) ** 2  # pyright: ignore[reportOperatorIssue]
+        end: Any = self.tokenizer.convert_tokens_to_ids(chat.end)
+        before = [self.tokenizer.convert_tokens_to_ids(chat.begin), *ids(f"{chat.default_system} USER: ")]
+        prompt = [*before, *[self.model.config.image_token_index] * count, *ids(f"\n{PROMPT} ASSISTANT:")]
+        told = [*ids(caption), end]
+        with torch.no_grad():
+            logits = self.model(input_ids=torch.tensor([prompt + told]), pixel_values=pixels).logits[0, len(prompt) - 1 : -1]
+        return logits.float().log_softmax(-1).gather(1, torch.tensor(told)[:, None])[:, 0].tolist()
+
+
+def _ours(answerer: Any, requests: Sequence[Request]) -> tuple[float, dict[str, float]]:
+    start = time.process_time()
+    found = {answer.sample: perplexity(answer.logps) for answer in answerer.answer(requests)}
+    return time.process_time() - start, found
+
+
+def _theirs(loop: Loop, requests: Sequence[Request]) -> tuple[float, dict[str, float]]:
+    start = time.process_time()
+    found = {request.sample.id: perplexity(loop.score(request.sample.pictures[0], request.sample.text(1))) for request in requests}
+    return time.process_time() - start, found
+
+
+def perplexity_speed(repeats: int = 3, pictures: int = PICTURES) -> Iterator[Figure]:
+    """Ratio of captions per CPU second, which other work on the machine does not change, ours over theirs, in turn; with five captions a picture and with one."""
+    from sightline.evaluate.scoring_answers import TextScorer
+    from sightline.model import directory
+
+    operator = Perplexity(**{"with": "bench"})  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as scratch:
+        ours, theirs = write_model(Path(scratch))
+        loaded, loop = directory.load(ours), Loop(theirs)
+        worst = 0.0
+        for captions, count in ((CAPTIONS, pictures), (1, CAPTIONS * pictures // 2)):
+            ratios, rates = [], []
+            for seed in range(repeats):
+                requests = [request for row in rows(count, captions, seed) for request in operator.ask(row, np.random.default_rng(0))]
+                seconds, found = _ours(TextScorer(*loaded), requests)
+                other, expected = _theirs(loop, requests)
+                ratios.append(other / seconds)
+                rates.append(len(requests) / seconds)
+                worst = max([worst, *(abs(math.log(found[name] / expected[name])) for name in expected)])
+                assert found.keys() == expected.keys()
+            bar = TIMES_FASTER if captions == CAPTIONS else None
+            beside = f"{np.median(rates):.3g} captions per CPU second; {captions} a picture; over a loop of single forwards of transformers"
+            yield Figure(name=f"perplexity speed, {captions} captions", values=tuple(ratios), unit="times", least=bar, note=beside)
+        yield Figure(
+            name="perplexity difference", values=(worst,), most=1e-4, take="largest", note="largest |log ratio| of a caption's perplexity to the loop's"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(int(any(not figure.passed for figure in show(perplexity_speed()))))
