@@ -106,3 +106,11 @@ def test_text_is_known_when_there_is_one() -> None:
 
 def test_only_the_first_picture_counts() -> None:
     assert facts(Region(picture=1, label="pond", shape=Point(x=10, y=10))).present == frozenset()
+
+
+def test_nothing_is_counted_or_denied_beside_what_is_ignored() -> None:
+    car = Region(label="car", shape=Box(x0=1, y0=1, x1=9, y1=9))
+    crowd = Region(label="crowd", attributes={"ignore": True}, shape=Box(x0=20, y0=20, x1=60, y1=60))
+    found = facts(car, crowd)
+    assert found.partial and found.present == found.uncounted == {"car"}
+    assert not facts(car).partial and facts(car).uncounted == set()

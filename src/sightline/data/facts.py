@@ -37,6 +37,8 @@ class Facts:
     """Labels with too little area to be asked about either way."""
     text: str | None
     """What is written in the picture, if it is exactly one text."""
+    partial: bool = False
+    """A region is to be ignored (`DontCare`, a crowd): whatever lies there is not annotated, so nothing can be counted or denied."""
 
 
 def facts_of(sample: Sample, *, ground: Collection[str], margin: float, least_share: float) -> Facts:
@@ -51,8 +53,12 @@ def facts_of(sample: Sample, *, ground: Collection[str], margin: float, least_sh
     masks: dict[str, list[Region]] = {}
     areas: dict[str, float] = {}
     texts = set()
+    partial = False
     for region in sample.annotations:
         if region.picture != 0:
+            continue
+        if region.attributes.get("ignore"):
+            partial = True
             continue
         if "text" in region.attributes:
             texts.add(str(region.attributes["text"]))
@@ -74,9 +80,10 @@ def facts_of(sample: Sample, *, ground: Collection[str], margin: float, least_sh
         ground=max(grounds, key=lambda label: grounds[label]) if grounds else None,
         objects=objects,
         present=frozenset(own) | large,
-        uncounted=frozenset(large - own.keys()) | difficult,
+        uncounted=frozenset(large - own.keys()) | (own.keys() if partial else difficult),
         doubtful=frozenset(areas.keys() - large - own.keys()),
         text=texts.pop() if len(texts) == 1 else None,
+        partial=partial,
     )
 
 

@@ -154,7 +154,7 @@ def _candidates(facts: Facts, labels: Sequence[str], config: _Pairs) -> dict[Kin
     found: dict[Kind, list[Candidate]] = {}
     places: dict[str, set[str]] = {place: set() for place in PLACES}
     number: Counter[str] = Counter()
-    sure = not facts.uncounted and not facts.doubtful
+    sure = not facts.uncounted and not facts.doubtful and not facts.partial
     for thing in facts.objects:
         number[thing.label] += 1
         if thing.place is None:
@@ -162,9 +162,9 @@ def _candidates(facts: Facts, labels: Sequence[str], config: _Pairs) -> dict[Kin
         else:
             places[thing.place].add(said(thing.label))
     single = [thing for thing in facts.objects if number[thing.label] == 1 and thing.place and thing.label not in facts.uncounted]
-    presence = [(label, "yes" if label in facts.present else "no") for label in labels if label not in facts.doubtful]
+    presence = [(label, "yes" if label in facts.present else "no") for label in labels if label in facts.present or not (facts.partial or label in facts.doubtful)]
     found["presence"] = presence if _both(presence) else []
-    if not facts.doubtful and (facts.present or facts.ground):
+    if not facts.doubtful and not facts.partial and (facts.present or facts.ground):
         found["labels"] = [("", ", ".join(sorted(map(said, facts.present))) or _NOTHING)]
     found["count"] = [(label, NUMBERS[count]) for label, count in number.items() if label not in facts.uncounted and count <= config.most]
     found["where"] = [(thing.label, thing.place) for thing in single if thing.place]

@@ -20,6 +20,7 @@ from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.reader import Reader
 from sightline.data.reading import OnProblem, read_sets, sets_of
 from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
+from sightline.data.synthesis.reach import coverage
 from sightline.data.synthesis.synthesize import Synthesize
 from sightline.data.tiling_annotations import Tile
 from sightline.data.unify import UnifyLabels
@@ -92,4 +93,6 @@ def read_and_apply(
 def _apply(source: Store, operators: Sequence[Config], out: Path, seed: int, config: str, answerers: AnswererOf | None, engine: Engine) -> dict[str, Any]:
     steps = cast(Sequence[Operator], operators)
     counts = apply_into(source, steps, out, engine=engine, seed=seed, config=config, answerers=answerers)
-    return {"operators": [asdict(count) for count in counts], "written": Store.open(out).counts()}
+    written = Store.open(out)
+    reach = {"coverage": coverage(written, operators[-1]).record()} if isinstance(operators[-1], Synthesize) else {}
+    return {"operators": [asdict(count) for count in counts], "written": written.counts(), **reach}

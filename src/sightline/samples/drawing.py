@@ -37,7 +37,8 @@ def draw_regions(picture: np.ndarray, regions: Iterable[Region]) -> np.ndarray:
             pen.ellipse((x - 4, y - 4, x + 4, y + 4), outline=colour(region.label), width=2)
         elif outline:
             pen.polygon([(x * factor, y * factor) for x, y in outline], outline=colour(region.label), width=2)
-            pen.text((outline[0][0] * factor + 2, outline[0][1] * factor + 2), region.label or "", fill=colour(region.label))
+            if region.label:
+                pen.text((outline[0][0] * factor + 2, outline[0][1] * factor + 2), region.label, fill=colour(region.label))
     return np.asarray(drawn)
 
 
