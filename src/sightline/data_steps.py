@@ -17,7 +17,7 @@ from sightline.data.parts import Parts
 from sightline.data.steps import OPERATOR, read_and_apply
 from sightline.kinds import Config
 from sightline.lineage import sha256_json
-from sightline.named_answerers import named_answerer
+from sightline.named_answerers import EndpointLimits, named_answerer
 from sightline.recipe import short
 from sightline.samples.exchange import Answerer
 from sightline.samples.store import Store
@@ -50,7 +50,8 @@ def apply_steps(store: Path, operators: Sequence[Config], out: Path, *, seed: in
         assert isinstance(operator, Asking)
         name = operator.answered_by
         if name not in answerers:
-            answerers[name] = named_answerer(name, answers=out.parent / f"{out.name}.answers.jsonl")
+            limits = EndpointLimits(key_file=Path(operator.key_file) if operator.key_file else None)
+            answerers[name] = named_answerer(name, answers=out.parent / f"{out.name}.answers.jsonl", limits=limits)
         return answerers[name]
 
     config = sha256_json([operator.model_dump(mode="json") for operator in operators])

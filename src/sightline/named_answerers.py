@@ -7,7 +7,6 @@ http://HOST:PORT/v1#MODEL        an endpoint that speaks the OpenAI protocol
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,15 +24,12 @@ from sightline.kinds import Config
 from sightline.lineage import Lineage, sha256_tree
 from sightline.model import directory
 
-KEY_FILE = "SIGHTLINE_KEY_FILE"
-"""Environment variable that names the file with the key of an endpoint, where nothing else does."""
 
-
-class Limits(Config):
+class EndpointLimits(Config):
     """How hard an endpoint may be asked, and who asks. Models of this machine take no notice."""
 
     key_file: Path | None = None
-    """File with the key that the endpoint wants; absent: that of the environment variable SIGHTLINE_KEY_FILE, or no key."""
+    """File with the key that the endpoint wants; absent: no key."""
     concurrency: int = Field(default=8, ge=1, le=1024)
     """Requests at a time."""
     most_requests: int | None = Field(default=None, ge=1)
@@ -43,7 +39,7 @@ class Limits(Config):
 
 
 def named_answerer(
-    name: str, *, answers: Path, stages: Mapping[str, Path] | None = None, precision: str = "float32", limits: Limits | None = None
+    name: str, *, answers: Path, stages: Mapping[str, Path] | None = None, precision: str = "float32", limits: EndpointLimits | None = None
 ) -> Remembering:
     """The answerer of that name; what it says is kept in the file `answers` and never asked twice. `stages`: folders of the models of finished stages.
 
@@ -52,7 +48,7 @@ def named_answerer(
     problem = unknown_answerer(name, stages or {})
     if problem is not None:
         raise Refused(problem)
-    return Remembering(_answerer(name, stages or {}, precision, limits or Limits()), AnswerFile(answers))
+    return Remembering(_answerer(name, stages or {}, precision, limits or EndpointLimits()), AnswerFile(answers))
 
 
 def unknown_answerer(name: str, stages: Mapping[str, Path]) -> Problem | None:
@@ -92,21 +88,20 @@ def _unsound(url: str) -> str:
     return "" if parts.fragment else f"name the model too: {url.partition('#')[0]}#MODEL"
 
 
-def _answerer(name: str, stages: Mapping[str, Path], precision: str, limits: Limits) -> Keyed:
+def _answerer(name: str, stages: Mapping[str, Path], precision: str, limits: EndpointLimits) -> Keyed:
     if name in stages:
         return ModelAnswerer(*directory.load(stages[name]), precision)
     return _remote(name, limits) if is_endpoint(name) else ModelAnswerer(*load_checked(Path(name), precision), precision)
 
 
-def _remote(url: str, limits: Limits) -> RemoteAnswerer:
+def _remote(url: str, limits: EndpointLimits) -> RemoteAnswerer:
     """The answerer behind an endpoint."""
     base, _, model = url.partition("#")
-    named = limits.key_file or os.environ.get(KEY_FILE)
     return RemoteAnswerer(
         Endpoint(
             url=base,
             model=model,
-            key=_key(Path(named)) if named else "",
+            key=_key(limits.key_file) if limits.key_file else "",
             concurrency=limits.concurrency,
             most_requests=limits.most_requests,
             most_tokens=limits.most_tokens,

@@ -26,7 +26,7 @@ from sightline.recipe_source import Loaded
 from sightline.train.stage import StageConfig
 
 _PATHS = re.compile(
-    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.with|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
+    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.(with|key_file)|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
 )
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

@@ -22,7 +22,7 @@ from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha25
 from sightline.model import directory
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
-from sightline.named_answerers import named_answerer
+from sightline.named_answerers import EndpointLimits, named_answerer
 from sightline.progress import Progress
 from sightline.run_probe import baselines
 from sightline.samples.exchange import Answer, Decoding, Request
@@ -75,7 +75,8 @@ def stage_answerers(run: Run, data: str) -> AnswererOf:
         if (name, precision) not in known:
             said = name if name in folders else sha256_json(name)[:12]
             file = run.out / "answers" / f"{data}-{said}{'' if precision == 'float32' else f'-{precision}'}.jsonl"
-            known[name, precision] = named_answerer(name, answers=file, stages=folders, precision=precision)
+            limits = EndpointLimits(key_file=Path(operator.key_file) if operator.key_file else None)
+            known[name, precision] = named_answerer(name, answers=file, stages=folders, precision=precision, limits=limits)
         return known[name, precision]
 
     return answerer

@@ -42,6 +42,8 @@ class Asking(Config):
     """Who answers: a stage of the recipe, by its name; the folder of a run, a model or a published checkpoint, as a path with a `/`; or an endpoint, http://HOST:PORT/v1#MODEL."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Compute type of answering. Log-probabilities are taken in float32 either way."""
+    key_file: str | None = None
+    """File with the key that an endpoint wants, on one line."""
 
     @property
     def maker(self) -> str:

@@ -19,6 +19,7 @@ from sightline.data.phrases import NounPhrases
 from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.reader import Reader
 from sightline.data.reading import OnProblem, read_sets, sets_of
+from sightline.data.rewriting import AskQuestions, Rewrite
 from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
 from sightline.data.synthesis.reach import coverage
 from sightline.data.synthesis.synthesize import Synthesize
@@ -30,7 +31,7 @@ from sightline.samples.store import Store
 
 _MAKING = (Captions, Questions, Notes, Synthesize, Tile, Dihedral)
 _CLEANING = (Take, Dedup, SemanticDedup, UnifyLabels, DropQuestions, DropCaptions, KnownLabels, Variety, NounPhrases)
-_ASKING = (Caption, Match, RankCaptions, Perplexity, ClipScore, MatchScore, ByScore)
+_ASKING = (Caption, Match, RankCaptions, Rewrite, AskQuestions, Perplexity, ClipScore, MatchScore, ByScore)
 for _operator in (*_MAKING, *_CLEANING, *_ASKING):
     OPERATOR.add(_operator)
 

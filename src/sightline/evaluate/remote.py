@@ -94,10 +94,10 @@ class RemoteAnswerer:
                     running.add(pool.submit(self._one, request))
                     if len(running) >= 2 * self.endpoint.concurrency:
                         done, running = wait(running, return_when=FIRST_COMPLETED)
-                        yield from (future.result() for future in done)
+                        yield from _answers(done, running)
                 while running:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from _answers(done, running)
             finally:
                 for future in running:
                     future.cancel()
@@ -185,6 +185,15 @@ class RemoteAnswerer:
         with self._lock:
             self.tokens += used
         return text, finish
+
+
+def _answers(done: set[Future[Answer]], running: set[Future[Answer]]) -> Iterator[Answer]:
+    """Answers of the requests that are done. When one failed, those under way are waited for and given first, for they are paid for; then its exception is raised."""
+    if any(future.exception() for future in done):
+        done = done | {future for future in running if not future.cancel()}
+    yield from (future.result() for future in done if not future.exception())
+    for future in done:
+        future.result()
 
 
 def messages(sample: Sample, *, inline: bool = True) -> list[dict[str, Any]]:

@@ -92,7 +92,9 @@ class Feed:
         if self.stage.augment == "dihedral" and any(isinstance(item, Regions) for turn in sample.turns for item in turn.items):
             found = "regions said in a turn, and crops that are turned after the text is written"
             fix = "take `augment` out of the stage, and turn the rows themselves: {dihedral: {}} among the operators of the data"
-            raise Refused(Problem(code="train/turned-regions", place=f"{self.mixture.shares[share].name}:{sample.id}", found=found, allowed="augment: none", fix=fix))
+            raise Refused(
+                Problem(code="train/turned-regions", place=f"{self.mixture.shares[share].name}:{sample.id}", found=found, allowed="augment: none", fix=fix)
+            )
         return sample
 
     def ahead(self, steps: range) -> Generator[list[Batch]]:
