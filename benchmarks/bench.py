@@ -18,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from figures import ROOT, Circumstances, Figure, Unmeasured, append, measure, show, table
+from perplexity_speed import perplexity_speed
+from read_write import make_captions, measured, plain_loop
+from read_write import ours as read_ours
 from run_bars import caption_figures, question_figures, scores_of, scores_with, seconds_of
 
 from sightline.lineage import write_json
@@ -132,11 +135,29 @@ def scores(bench: Bench, count: int = CAPTIONS) -> Iterator[Figure]:
     yield Figure(name="scores captions", values=tuple(times), unit="s", most=10, note=f"{count} captions, 200 resamples")
 
 
+def read_write(bench: Bench, rows: int = 100_000) -> Iterator[Figure]:
+    """Reading and writing 100,000 caption rows with pictures of 20 KB: memory of all processes, and rows/s beside a plain loop."""
+    with tempfile.TemporaryDirectory() as scratch:
+        annotations = make_captions(Path(scratch) / "made", rows)
+        ours = measured(read_ours, annotations, Path(scratch) / "ours")
+        theirs = measured(plain_loop, annotations, Path(scratch) / "theirs")
+    beside = f"{rows} rows; a plain loop that keeps nothing: {theirs.rows / theirs.seconds:.0f} rows/s, {theirs.rss / 1e6:.0f} MB"
+    yield Figure(name="read-write memory", values=(ours.rss / 1e6,), unit="MB", most=1000.0, note="all processes together, shared pages counted in each")
+    yield Figure(name="read-write speed", values=(ours.rows / ours.seconds,), unit="rows/s", note=beside)
+
+
+def perplexity(bench: Bench) -> Iterator[Figure]:
+    """Scoring captions, beside a loop over transformers on the same weights."""
+    yield from perplexity_speed(bench.seeds)
+
+
 LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "help-time": help_time,
     "plan-time": plan_time,
     "reading": reading,
     "scores": scores,
+    "read-write": read_write,
+    "perplexity": perplexity,
     "quickstart": quickstart,
     "rsicd": rsicd,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import hostile_corpus
 import hostile_json
 import hostile_pictures
 import hostile_recipes
@@ -33,6 +34,8 @@ class Soak:
     seed: int = 0
     kills: int = 12
     tries: int = 60
+    sets: int = 10_000
+    """Hostile data sets."""
     program: tuple[str, ...] = (str(Path(sys.executable).with_name("sightline")),)
 
 
@@ -71,6 +74,18 @@ def json_files(soak: Soak) -> Iterator[Figure]:
     yield judged("hostile-json", hostile_json.check_all(_folder(soak, "json"), max(2, soak.tries // 3)))
 
 
+def corpus(soak: Soak) -> Iterator[Figure]:
+    """Hostile data sets for all readers and `data check`, each in time, in bounded memory, with every row accounted for."""
+    report = hostile_corpus.Report()
+    yield judged("hostile-corpus", hostile_corpus.check_all(_folder(soak, "corpus"), soak.seed, soak.sets, report))
+    ends, rows = report.tally.ends, report.tally.rows
+    read = f"{ends['read']:,} sets read, {ends['refused']:,} refused; {rows['kept']:,} rows kept, {rows['refused']:,} refused"
+    slowest = report.slowest
+    yield Figure(name="hostile-corpus read", values=(ends["read"] / soak.sets,), least=0.3, note=read)
+    yield Figure(name="hostile-corpus slowest", values=(slowest.seconds,), unit="s", most=hostile_corpus.SECONDS, note=slowest.name[:100])
+    yield Figure(name="hostile-corpus memory", values=(report.mebibytes,), unit="MiB", most=hostile_corpus.MEBIBYTES, note="all processes, each at its peak")
+
+
 def read_many(soak: Soak, rows: int = ROWS) -> Iterator[Figure]:
     """Many small rows with a picture each: all of them arrive, in bounded memory, at a steady rate."""
     from sightline.data.reading import read_into
@@ -103,6 +118,7 @@ LINES: dict[str, Callable[[Soak], Iterator[Figure]]] = {
     "hostile-pictures": pictures,
     "hostile-recipes": recipes,
     "hostile-json": json_files,
+    "hostile-corpus": corpus,
     "kill": kill,
 }
 """What is measured in memory comes first, while the process is small."""
@@ -116,9 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--kills", type=int, default=12, metavar="N", help="runs to kill (default: 12)")
     parser.add_argument("--tries", type=int, default=60, metavar="N", help="garbled variants of each file (default: 60)")
+    parser.add_argument("--sets", type=int, default=10_000, metavar="N", help="hostile data sets (default: 10000)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="sightline-soak-") as scratch:
-        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, tries=arguments.tries)
+        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, tries=arguments.tries, sets=arguments.sets)
         found = show(measure({name: partial(LINES[name], soak) for name in arguments.only or LINES}))
     return int(any(not figure.passed for figure in found))
 

@@ -237,6 +237,7 @@ def test_short_lines_measure(place: bench.Bench) -> None:
     assert all(len(figure.values) == 2 and min(figure.values) > 0 for figure in rates)
     assert list(place.out.iterdir()) == []
     assert failed(bench.scores(place, count=20)) == []
+    assert failed(bench.read_write(place, rows=40)) == []
 
 
 def test_bench_main_measures_writes_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

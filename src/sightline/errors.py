@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+LONGEST = 4000
+"""Characters of one field of a problem that are said."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One finding. `str(problem)` is the text that users read."""
+    """One finding. `str(problem)` is the text that users read: it can be printed and stored whatever it quotes."""
 
     code: str
     """`room/kebab-case`, stable: scripts may match on it."""
@@ -21,6 +24,12 @@ class Problem:
     fix: str = ""
     """One command or one edit."""
     severity: Literal["refuse", "warn"] = "refuse"
+
+    def __post_init__(self) -> None:
+        for name in ("place", "found", "allowed", "fix"):
+            text = getattr(self, name)
+            if len(text) > LONGEST or not text.isascii():
+                object.__setattr__(self, name, _sayable(text))
 
     def __str__(self) -> str:
         lines = [f"{self.code} at {self.place}", f"  found:   {self.found}"]
@@ -33,6 +42,12 @@ class Problem:
     def record(self) -> dict[str, str]:
         """The problem as flat JSON."""
         return {"code": self.code, "place": self.place, "found": self.found, "allowed": self.allowed, "fix": self.fix, "severity": self.severity}
+
+
+def _sayable(text: str) -> str:
+    """The beginning of a long text, with an escape for each byte of a file name that is no UTF-8."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}.. ({len(text)} characters)"
+    return short.encode("utf-8", "backslashreplace").decode()
 
 
 class Refused(Exception):

@@ -75,8 +75,8 @@ def test_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         engine_of("ray")
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
     engine = Ray(workers=2)
     found = list(engine.map(slow_square, iter(range(12))))

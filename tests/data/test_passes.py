@@ -178,10 +178,9 @@ def test_chunks_keep_to_rows_and_pixels(source: Store, monkeypatch: pytest.Monke
         assert after is None or len(chunk) == 7 or sum(map(area, chunk)) + area(after[0]) > 400, "no chunk is smaller than it must be"
 
 
-@pytest.mark.parametrize("engine", [Local(workers=1), Local(workers=2), "ray"], ids=str)
+@pytest.mark.parametrize("engine", [Local(workers=1), Local(workers=2), pytest.param("ray", marks=pytest.mark.slow)], ids=str)
 def test_the_store_is_the_same_byte_for_byte(source: Store, engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "ray":
-        pytest.importorskip("ray")
         monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
         engine = Ray(workers=2)
     steps = CHAIN if isinstance(engine, Local) else CHAIN[:3]

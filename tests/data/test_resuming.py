@@ -126,7 +126,6 @@ def test_a_failing_disk_at_any_call(rows: Path, whole: dict[str, bytes], module:
 @pytest.mark.parametrize("engine", [Local(workers=2), "ray"], ids=str)
 def test_engines_write_the_same_bytes(rows: Path, whole: dict[str, bytes], engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "ray":
-        pytest.importorskip("ray")
         engine = Ray(workers=2)
     monkeypatch.setattr(reading, "CHUNK_ROWS", 9)
     read(rows, tmp_path / "o", engine)
@@ -161,14 +160,14 @@ def test_a_picture_is_decoded_once_in_a_chunk(rows: Path, tmp_path: Path, monkey
     from sightline.samples import pictures
 
     count = 0
-    real = pictures.decode
+    real = pictures.open_picture
 
-    def counting(data: bytes, place: str) -> np.ndarray:
+    def counting(data: bytes, place: str) -> Image.Image:
         nonlocal count
         count += 1
         return real(data, place)
 
-    monkeypatch.setattr(pictures, "decode", counting)
+    monkeypatch.setattr(pictures, "open_picture", counting)
     monkeypatch.setattr(reading, "CHUNK_ROWS", 50)
     read(rows, tmp_path / "o")
     assert count == ROWS // 2 + 1, "each once; the broken one for both of its rows"

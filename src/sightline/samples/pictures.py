@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import stat
 import warnings
 from pathlib import Path
 
@@ -16,13 +18,26 @@ from sightline.samples.sample import Picture
 MAX_PIXELS = 178_000_000
 """Pictures above this are refused before decoding: a few kB can hold gigabytes. Pillow itself refuses from 178,956,971 on."""
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+LARGEST_FILE = 1 << 30
+"""Bytes of a file above which it is refused unread: more than the pixels of an allowed picture, unpacked."""
+SCANNED_PIXELS = 12 * MAX_PIXELS
+"""Pixels times scans above which a progressive JPEG is refused: ten scans are usual, and each of thousands costs as much as a whole picture."""
+_STRIPE = 1 << 24
+"""Pixels that are converted at once."""
+_SCANNED = ("JPEG", "MPO")
+"""MPO is what Pillow calls a JPEG with further pictures behind the first."""
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_END, _SCAN = 0xD9, 0xDA
+_LEAST_SCAN = 4
+"""Bytes of a scan at least: a marker and a length."""
 
 
 def _refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Refused:
     return Refused(Problem(code=f"samples/{code}", place=place, found=found, allowed=allowed, fix=fix))
 
 
-def _open(data: bytes, place: str) -> Image.Image:
+def open_picture(data: bytes, place: str) -> Image.Image:
+    """The picture, its header read and its pixels not yet. Refused when it is of no known format, or its pixels or scans would cost too much."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -35,9 +50,28 @@ def _open(data: bytes, place: str) -> Image.Image:
         raise _refuse("picture-too-large", place, str(error), f"at most {MAX_PIXELS} px", "tile the picture first") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise _refuse("broken-picture", place, str(error), "a picture that decodes", "fetch the file again") from None
-    if opened.width * opened.height > MAX_PIXELS:
+    area = opened.width * opened.height
+    if area > MAX_PIXELS:
         raise _refuse("picture-too-large", place, f"{opened.width}x{opened.height} px", f"at most {MAX_PIXELS} px", "tile the picture first")
+    # Too few bytes for so many scans need not be searched for them.
+    if (
+        opened.format in _SCANNED
+        and len(data) // _LEAST_SCAN * area > SCANNED_PIXELS
+        and data.count(b"\xff\xda") * area > SCANNED_PIXELS
+        and (scans := _scans(data)) * area > SCANNED_PIXELS
+    ):
+        found = f"{scans} scans of {opened.width}x{opened.height} px"
+        raise _refuse("too-many-scans", place, found, f"at most {SCANNED_PIXELS} px in all scans", "save the picture as a baseline JPEG")
     return opened
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG (ITU-T T.81, annex B): from marker to marker, without what stands inside segments or after the end."""
+    place, scans = 2, 0
+    while (marker := _MARKER.search(data, place)) is not None and marker[1][0] != _END:
+        scans += marker[1][0] == _SCAN
+        place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
+    return scans
 
 
 def describe(data: bytes, name: str, place: str) -> Picture:
@@ -45,22 +79,32 @@ def describe(data: bytes, name: str, place: str) -> Picture:
 
     The pixels are decoded once, so that a truncated file is refused here and not hours into a run.
     """
-    height, width = decode(data, place).shape[:2]
+    with open_picture(data, place) as opened:
+        width, height = _eight_bits(_upright(opened, place), place).size
     return Picture(hash=sha256_bytes(data), width=width, height=height, data=data, name=name)
 
 
 def read_picture(path: Path, place: str = "") -> Picture:
     """Read and check one picture file; `place` (file:row that names it) is what an error points at."""
     place = place or str(path)
+    return describe(picture_bytes(path, place), path.name, place if place == str(path) else f"{place} ({path})")
+
+
+def picture_bytes(path: Path, place: str) -> bytes:
+    """The bytes of a picture file. Refused when it is not there, cannot be read, is too large, or is no plain file: a pipe never ends."""
     try:
-        data = path.read_bytes()
+        known = path.stat()
+        if not stat.S_ISREG(known.st_mode):
+            raise _refuse("unreadable-picture", place, f"{path} is no plain file", "a file", "replace it by the picture")
+        if known.st_size > LARGEST_FILE:
+            raise _refuse("picture-too-large", place, f"{path} has {known.st_size} bytes", f"at most {LARGEST_FILE} bytes", "tile the picture first")
+        return path.read_bytes()
     except FileNotFoundError:
         raise _refuse(
             "missing-picture", place, f"{path} is not there", "a file that exists", "correct the path, or read with the folder that holds the pictures"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise _refuse("unreadable-picture", place, f"{path}: {error}", "a readable file", "check the path and its permissions") from None
-    return describe(data, path.name, place if place == str(path) else f"{place} ({path})")
 
 
 def _upright(opened: Image.Image, place: str) -> Image.Image:
@@ -74,7 +118,7 @@ def _upright(opened: Image.Image, place: str) -> Image.Image:
 
 def decode_labels(data: bytes, place: str) -> np.ndarray:
     """Upright values of a label picture as they are stored: (height, width) numbers of one band (palette index, grey, 16 bits), or (height, width, 3) RGB."""
-    with _open(data, place) as opened:
+    with open_picture(data, place) as opened:
         upright = _upright(opened, place)
         if upright.mode in ("RGB", "RGBA"):
             return np.asarray(upright)[..., :3]
@@ -87,14 +131,29 @@ def decode_labels(data: bytes, place: str) -> np.ndarray:
 
 def decode(data: bytes, place: str) -> np.ndarray:
     """Upright RGB pixels, (height, width, 3) uint8. Alpha is laid on white; truncated data is refused."""
-    with _open(data, place) as opened:
-        upright = _upright(opened, place)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            layered = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", layered.size, (255, 255, 255, 255)), layered)
-        if upright.mode in ("I;16", "I", "F"):
-            raise _refuse("unsupported-depth", place, f"pixel mode {upright.mode}", "8 bits a band", "convert the picture to 8 bits")
-        return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    with open_picture(data, place) as opened:
+        upright = _eight_bits(_upright(opened, place), place)
+        width, height = upright.size
+        rows = max(1, _STRIPE // width)
+        if rows >= height:
+            return _rgb(upright)
+        found = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            found[top : top + rows] = _rgb(upright.crop((0, top, width, min(top + rows, height))))
+        return found
+
+
+def _eight_bits(upright: Image.Image, place: str) -> Image.Image:
+    if upright.mode in ("I;16", "I;16B", "I", "F"):
+        raise _refuse("unsupported-depth", place, f"pixel mode {upright.mode}", "8 bits a band", "convert the picture to 8 bits")
+    return upright
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layered.size, (255, 255, 255, 255)), layered)
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def pixels(picture: Picture, root: Path | None = None) -> np.ndarray:

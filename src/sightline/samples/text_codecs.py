@@ -12,7 +12,7 @@ from sightline.errors import Problem, Refused
 from sightline.kinds import Config
 from sightline.samples.codecs import FORMAT_ERROR, ControlToken, Parsed, Part, converted, refusal
 from sightline.samples.frames import Frame, FrameName
-from sightline.samples.sample import Item, Region, Regions, Shape, Text
+from sightline.samples.sample import Region, Regions, Shape, Text
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 _HALF_WIDTH = str.maketrans({chr(0xFF01 + i): chr(0x21 + i) for i in range(94)} | {"\u3000": " ", "\u3001": ",", "\u00b0": " ", "\u2212": "-"})
@@ -30,6 +30,17 @@ class Reading:
     shapes: tuple[Shape, ...] = ()
     label: str | None = None
     faults: tuple[str, ...] = ()
+
+
+@dataclass
+class _Phrase:
+    """A phrase and the shapes that have been read of it."""
+
+    label: str | None
+    shapes: list[Shape]
+
+    def item(self) -> Regions:
+        return Regions(regions=tuple(Region(label=self.label, shape=shape) for shape in self.shapes), label=self.label)
 
 
 class TextCodec(Config):
@@ -126,7 +137,7 @@ class TextCodec(Config):
 
     def parse(self, text: str, frame: Frame) -> Parsed:
         """See Codec. Shapes with nothing but separators between them are one item; a phrase right before them is its label."""
-        items: list[Item] = []
+        items: list[Text | _Phrase] = []
         problems: list[Problem] = []
         done = 0
         for match in self.pattern.finditer(text.translate(_HALF_WIDTH)):
@@ -135,15 +146,15 @@ class TextCodec(Config):
             if not reading.shapes:
                 continue
             gap, last = text[done : match.start()], items[-1] if items else None
-            if isinstance(last, Regions) and reading.label is None and _BETWEEN.fullmatch(gap.translate(_HALF_WIDTH)):
-                items[-1] = replace(last, regions=(*last.regions, *_regions(reading, last.label)))
+            if isinstance(last, _Phrase) and reading.label is None and _BETWEEN.fullmatch(gap.translate(_HALF_WIDTH)):
+                last.shapes.extend(reading.shapes)
             else:
                 label, before = (reading.label, gap) if reading.label is not None else self.phrase_of(gap)
                 items += [Text(text=before)] if before else []
-                items.append(Regions(regions=_regions(reading, label), label=label))
+                items.append(_Phrase(label, [*reading.shapes]))
             done = match.end()
         items += [Text(text=text[done:])] if done < len(text) or not items else []
-        return tuple(items), tuple(problems)
+        return tuple(item.item() if isinstance(item, _Phrase) else item for item in items), tuple(problems)
 
     def number(self, value: float) -> float:
         """A coordinate 0..1 of the frame as a number of the grid: rounded half up, kept within it."""
@@ -202,10 +213,6 @@ class PhrasedCodec(TextCodec):
         before, after = map(escaped, self.around) if self.phrase == "tagged" else ("", "")
         one = self.expression()
         return rf"(?:{before}[^<>{{}}\[\]\n]+{after} )?{one}(?:{escaped(self.joint)}{one})*"
-
-
-def _regions(reading: Reading, label: str | None) -> tuple[Region, ...]:
-    return tuple(Region(label=label, shape=shape) for shape in reading.shapes)
 
 
 def _format_error(match: re.Match[str], fault: str, limit: float) -> Problem:

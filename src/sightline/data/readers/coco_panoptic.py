@@ -70,7 +70,7 @@ class CocoPanoptic(AnnotationReader):
         for number, row in enumerate(value["annotations"]):
             place = f"{file}:annotations row {number}"
             if not isinstance(row, dict) or not is_id(row.get("image_id")) or row["image_id"] not in names:
-                yield refuse("unknown-picture", place, f"{str(row)[:80]}", "the image_id of a row in `images`", "mend the row")
+                yield refuse("unknown-picture", place, str(row)[:80], "the image_id of a row in `images`", "mend the row")
                 continue
             picture, mask = within(root, names[row["image_id"]], place), within(masks, row.get("file_name"), place)
             if isinstance(picture, Problem) or isinstance(mask, Problem):

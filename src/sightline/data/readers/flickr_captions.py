@@ -10,6 +10,7 @@ A picture becomes one sample per language: `FILE.jpg` with `language` en, `FILE.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class FlickrCaptions(CaptionReader):
         rows = _table(file, splits) if first_line(file) == _HEADER else _numbered(file, splits)
         for one in joined_by_picture(rows):
             if isinstance(one, Captioned):
-                splits.pop(Path(one.name).stem, None)
+                splits.pop(_stem(one.name), None)
             yield one
         for name, split in splits.items():
             found = f"{name!r} stands in the list of {split}"
@@ -127,8 +128,12 @@ def _splits(folder: Path, problems: list[Problem]) -> dict[str, str]:
     return splits
 
 
+def _stem(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0]
+
+
 def _row(name: str, language: str, caption: str, place: str, splits: Mapping[str, str]) -> Captioned:
-    split = splits.get(Path(name).stem)
+    split = splits.get(_stem(name))
     attributes = {**({"split": split} if split else {}), "language": language}
     return Captioned(name=name, references=(caption,), place=place, number=name, id=_identity(name, language), attributes=attributes)
 

@@ -54,7 +54,7 @@ def guess(root: Path, masks: Sequence[str]) -> Guess:
     places = [f"{root.resolve().name}/{name}" for name in masks[:LOOKED_AT]]
     named = {name: hit for name, palette in PALETTES.items() if (hit := _hint(palette, places))}
     fitting = [name for name, palette in PALETTES.items() if palette.threshold is None and all(_unknown(palette, codes) <= LARGEST_UNKNOWN for codes in seen)]
-    values = sorted(set().union(*seen))
+    values = sorted(set().union(*seen), key=lambda value: (isinstance(value, tuple), value))  # numbers before colours: some sets mix both
     shown = _show(values)
     both = [name for name in named if name in fitting or PALETTES[name].threshold is not None]
     told = _distinct(both) or _distinct([*named, *(fitting if _telling(values) else [])])

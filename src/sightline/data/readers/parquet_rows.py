@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sightline.data.readers.files import refuse
+from sightline.data.readers.files import plain, refuse
 from sightline.data.readers.reader import Row
 from sightline.errors import Problem, Refused
 
@@ -79,7 +81,10 @@ def record(row: Row, columns: Sequence[str]) -> dict[str, Any]:
     table = _group(file, group, tuple(columns), Path(file).stat().st_mtime_ns)
     if place >= table.num_rows:
         raise Refused(refuse("broken-parquet", f"{file}:group {group}", f"{table.num_rows} rows", "as many rows as the footer states", "fetch the file again"))
-    return table.slice(place, 1).to_pylist()[0]
+    try:
+        return table.slice(place, 1).to_pylist()[0]
+    except UnicodeDecodeError as error:
+        raise Refused(refuse("not-utf-8", row.place, str(error)[:200], "columns of text in UTF-8", "write the file again")) from None
 
 
 @lru_cache(maxsize=1)
@@ -94,10 +99,15 @@ def _group(file: str, group: int, columns: tuple[str, ...], changed: int) -> pa.
 
 
 def _open(file: Path) -> pq.ParquetFile:
+    plain(file, most=sys.maxsize)
     try:
-        return pq.ParquetFile(file, memory_map=True, thrift_string_size_limit=LARGEST_FOOTER, thrift_container_size_limit=LARGEST_FOOTER)
-    except (pa.ArrowException, OSError) as error:
+        opened = pq.ParquetFile(file, memory_map=True, thrift_string_size_limit=LARGEST_FOOTER, thrift_container_size_limit=LARGEST_FOOTER)
+        names = Counter(opened.schema_arrow.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise Refused(refuse("broken-parquet", str(file), str(error)[:200], "a Parquet file", "fetch the file again, or correct the path")) from None
+    if repeated := [name for name, times in names.items() if times > 1]:
+        raise Refused(refuse("repeated-column", str(file), f"several columns {repeated[0][:60]!r}", "columns of different names", "write the file again"))
+    return opened
 
 
 class Rows:

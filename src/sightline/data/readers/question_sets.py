@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sightline.data.readers.annotation_reader import AnnotationReader
@@ -120,7 +120,8 @@ class PicturesBelow:
         self._root = root
         self._found: dict[str, list[str]] = {}
         for name in files_below(root, PICTURE_SUFFIXES):
-            for key in {name, PurePosixPath(name).name, PurePosixPath(name).stem}:
+            last = posixpath.basename(name)
+            for key in {name, last, posixpath.splitext(last)[0]}:
                 self._found.setdefault(key, []).append(name)
 
     def __contains__(self, name: str) -> bool:

@@ -87,6 +87,8 @@ class Reader(Config):
 
 def read_row(reader: Reader, path: Path, row: Row, memo: dict[str, Picture]) -> list[Sample | Problem]:
     """Read the pictures of a row and make its sample; `memo` holds pictures by path while several readers look at the same one."""
+    if not _storable(row.id + row.number):
+        return [_unstorable(row)]
     pictures: list[Picture] = []
     problems: list[Problem] = []
     for given in row.pictures:
@@ -101,6 +103,19 @@ def read_row(reader: Reader, path: Path, row: Row, memo: dict[str, Picture]) -> 
         broken = found.problems(row.place) if isinstance(found, Sample) else []
         made.extend(broken or [found])
     return made
+
+
+def _storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unstorable(row: Row) -> Problem:
+    """The problem of a row that takes its id from the name of a file which is no UTF-8."""
+    return Problem(code="data/not-utf-8-name", place=row.place, found=f"{row.id!r} as an id", allowed="names in UTF-8", fix="rename the file")
 
 
 def _picture(given: str | bytes, place: str, memo: dict[str, Picture]) -> Picture:

@@ -10,7 +10,7 @@ from sightline.samples.frames import Frame
 from sightline.samples.sample import Point, Regions, Shape
 from sightline.samples.text_codecs import Reading, TextCodec, numbers
 
-_ATTRIBUTE = re.compile(r"\b(x|y|alt)([0-9]{0,4})\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_ATTRIBUTE = re.compile(r"\b(x|y|alt)([0-9]{0,9})\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
 
 class MolmoCodec(TextCodec):
@@ -26,7 +26,7 @@ class MolmoCodec(TextCodec):
     limit: ClassVar[float] = 100
     step: ClassVar[float] = 0.1
     signs: ClassVar[tuple[str, ...]] = ("<", ">", '"', "'")
-    pattern: ClassVar[re.Pattern[str]] = re.compile(r"<(?P<tag>points?)\s(?P<said>[^<>]{0,20000})(?P<open>>|\Z)(?:[^<>]{0,400}(?P<close></(?P=tag)>))?")
+    pattern: ClassVar[re.Pattern[str]] = re.compile(r"<(?P<tag>points?)\s(?P<said>[^<>]*)(?P<open>>|\Z)(?:[^<>]{0,400}(?P<close></(?P=tag)>))?")
 
     def render(self, regions: Regions, frame: Frame) -> tuple[Part, ...]:
         """See Codec."""
