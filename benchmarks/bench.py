@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from check_speed import PHOTOS, check_speed
 from figures import ROOT, Circumstances, Figure, Unmeasured, append, measure, show, table
 from perplexity_speed import perplexity_speed
 from read_write import make_captions, measured, plain_loop
@@ -146,6 +147,11 @@ def read_write(bench: Bench, rows: int = 100_000) -> Iterator[Figure]:
     yield Figure(name="read-write speed", values=(ours.rows / ours.seconds,), unit="rows/s", note=beside)
 
 
+def data_check(bench: Bench, photos: int = PHOTOS) -> Iterator[Figure]:
+    """`data check` beside a loop that only decodes the same pictures."""
+    yield from check_speed(bench.data, bench.seeds, photos)
+
+
 def perplexity(bench: Bench) -> Iterator[Figure]:
     """Scoring captions, beside a loop over transformers on the same weights."""
     yield from perplexity_speed(bench.seeds)
@@ -157,6 +163,7 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "reading": reading,
     "scores": scores,
     "read-write": read_write,
+    "data-check": data_check,
     "perplexity": perplexity,
     "quickstart": quickstart,
     "rsicd": rsicd,

@@ -238,6 +238,7 @@ def test_short_lines_measure(place: bench.Bench) -> None:
     assert list(place.out.iterdir()) == []
     assert failed(bench.scores(place, count=20)) == []
     assert failed(bench.read_write(place, rows=40)) == []
+    assert [figure.name for figure in bench.data_check(place, photos=8)] == ["check speed, photos"]
 
 
 def test_bench_main_measures_writes_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

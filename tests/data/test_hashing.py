@@ -10,7 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sightline.data.hashing import PictureHashes, alike_texts, distance, groups, jaccard, minhash, near_pairs, picture_hashes, shingles, text_key
+from sightline.data import hashing
+from sightline.data.hashing import (
+    PictureHashes,
+    alike_texts,
+    distance,
+    groups,
+    hashed,
+    jaccard,
+    minhash,
+    near_pairs,
+    picture_hashes,
+    shingles,
+    signatures,
+    text_key,
+    thumbnail,
+)
 from sightline.samples.dihedral import TURNS, turned_pixels
 
 
@@ -90,3 +105,25 @@ def test_alike_texts_are_found_exactly() -> None:
     ]
     assert [(first, second) for first, second, _ in alike_texts(texts)] == [(0, 2)]
     assert jaccard(frozenset(), frozenset()) == 1.0
+
+
+def test_many_pictures_and_texts_give_what_each_gives_alone() -> None:
+    texts = ["", "a", "abcde", "a pond beside a road", "\u6c60\u5858\u65c1\u8fb9\u7684\u9053\u8def", "\ud800 half"]
+    assert (signatures(texts) == np.stack([minhash(text) for text in texts])).all()
+    pictures = [Image.fromarray(blocks(seed)) for seed in range(3)]
+    together = [one.text() for one in hashed([thumbnail(one) for one in pictures])]
+    assert together == [picture_hashes(one).text() for one in pictures] and hashed([]) == []
+    assert [one.text() for one in PictureHashes.of_texts(together)] == together
+
+
+def test_pairs_are_the_same_whatever_is_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 1 << 63, (6, 8), dtype=np.uint64)
+    hashes = [PictureHashes(dct=base[k % 6], gradient=base[k % 6], flat=k == 5) for k in range(40)]
+    texts = [f"picture {k % 7} of a pond beside the road to the harbour" for k in range(40)]
+    whole = list(near_pairs(hashes)), list(alike_texts(texts))
+    monkeypatch.setattr(hashing, "_BLOCK", 3)
+    monkeypatch.setattr(hashing, "_AT_ONCE", 2)
+    assert (list(near_pairs(hashes)), list(alike_texts(texts))) == whole
+    order = [(pair.second, pair.first) for pair in whole[0]]
+    assert order == sorted(order) and len(order) > 100

@@ -34,6 +34,18 @@ VERBS = {
     "chat": Verb("sightline.cli.chat_verb:chat", "ask a trained model about pictures"),
     "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
     "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),
+    "data check": Verb(
+        "sightline.cli.check_verb:check", "read everything once and tell what is wrong with it: rows, pictures, regions, labels, duplicates, leaks"
+    ),
+    "data score": Verb("sightline.cli.score_verb:score", "score rows by a model, keep some by their score"),
+    "data synthesize": Verb("sightline.cli.synthesize_verb:synthesize", "ask questions of a store's annotations, in two languages"),
+    "data rewrite": Verb("sightline.cli.writing_verbs:rewrite", "let a model write answers, captions and dialogues anew, and check what it wrote"),
+    "data caption": Verb("sightline.cli.writing_verbs:caption", "let a model caption pictures, checked against known labels"),
+    "data ask": Verb("sightline.cli.writing_verbs:ask", "let a model ask about pictures, checked against known labels"),
+    "data apply": Verb("sightline.cli.operator_verbs:apply", "apply operators of a YAML file to a store"),
+    "data dedup": Verb("sightline.cli.operator_verbs:dedup", "set aside rows that say the same about the same pictures"),
+    "data tile": Verb("sightline.cli.operator_verbs:tile", "cut large pictures into tiles with their regions"),
+    "data mix": Verb("sightline.cli.operator_verbs:mix", "plan how often each row of several stores is seen"),
     "verify": Verb("sightline.cli.verify_verb:verify", "check that a model directory or a published checkpoint is whole and is what it says"),
     "checkpoint read": Verb("sightline.cli.checkpoint_verbs:read", "make a model directory of a published checkpoint"),
     "checkpoint write": Verb("sightline.cli.checkpoint_verbs:write", "write a model in a published form, bit for bit where nothing was trained"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -42,7 +41,7 @@ class PictureHashes:
 
     def text(self) -> str:
         """The hashes as 257 characters, for a column."""
-        return f"{self.dct.astype('>u8').tobytes().hex()}{self.gradient.astype('>u8').tobytes().hex()}{int(self.flat)}"
+        return f"{np.concatenate([self.dct, self.gradient]).astype('>u8').tobytes().hex()}{int(self.flat)}"
 
     @classmethod
     def of_text(cls, text: str) -> PictureHashes:
@@ -101,18 +100,20 @@ def _cosines() -> NDArray[np.float64]:
 def _high_frequencies(squares: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n, 8, 64): which low frequencies are above their median in each orientation.
 
-    One transform serves all eight: a mirror image changes the signs of odd frequencies, a quarter turn also swaps rows and columns.
+    One transform serves all eight: a mirror image changes the signs of odd frequencies, a quarter turn also swaps rows and columns, which leaves the median.
     """
     low = _cosines() @ squares @ _cosines().T
     sign = np.where(np.arange(_LOW) % 2, -1.0, 1.0)
-    across, down, turned = sign[None], sign[:, None], low.transpose(0, 2, 1)
-    both = across * down
-    eight = np.stack([low, turned * down, low * both, turned * across, low * across, turned, low * down, turned * both], axis=1)
-    flat = eight.reshape(len(squares), 8, _BITS)
+    across, down = low * sign, low * sign[:, None]
+    mirrored = np.stack([low, across, down, across * sign[:, None]], axis=1)
     # The mean says how bright a picture is, not what it shows.
-    bits = flat > np.median(flat[..., 1:], axis=-1, keepdims=True)
-    bits[..., 0] = False
-    return bits
+    known = mirrored.reshape(len(squares), 4, _BITS)[..., 1:]
+    middle = np.partition(known, _BITS // 2 - 1, axis=-1)[..., _BITS // 2 - 1, None, None]
+    above = mirrored > middle
+    above[..., 0, 0] = False
+    turned = above.swapaxes(-1, -2)
+    plain = [above[:, 0], turned[:, 1], above[:, 3], turned[:, 2], above[:, 1], turned[:, 0], above[:, 2], turned[:, 3]]
+    return np.stack(plain, axis=1).reshape(len(squares), 8, _BITS)
 
 
 def _rising(nines: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -208,12 +209,9 @@ def groups(count: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     return np.array([root(at) for at in range(count)], np.int64)
 
 
-_SPACE = re.compile(r"\s+")
-
-
 def text_key(text: str) -> str:
     """What is equal of two texts that differ only in width of characters, case and white space (NFKC, casefold)."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @cache
@@ -242,7 +240,9 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint64]:
         # Characters as numbers; a text shorter than a shingle is one shingle.
         codes = np.frombuffer(text_key(text).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
         codes = np.pad(codes, (0, max(0, SHINGLE - len(codes))))
-        found[number] = (_mixed(codes)[:, None] * a + b).min(axis=0)
+        runs = _mixed(codes)
+        blocks = (runs[start : start + _BLOCK, None] * a + b for start in range(0, len(runs), _BLOCK))
+        found[number] = reduce(np.minimum, (block.min(axis=0) for block in blocks))
     return found
 
 

@@ -162,7 +162,9 @@ def _candidates(facts: Facts, labels: Sequence[str], config: _Pairs) -> dict[Kin
         else:
             places[thing.place].add(said(thing.label))
     single = [thing for thing in facts.objects if number[thing.label] == 1 and thing.place and thing.label not in facts.uncounted]
-    presence = [(label, "yes" if label in facts.present else "no") for label in labels if label in facts.present or not (facts.partial or label in facts.doubtful)]
+    presence = [
+        (label, "yes" if label in facts.present else "no") for label in labels if label in facts.present or not (facts.partial or label in facts.doubtful)
+    ]
     found["presence"] = presence if _both(presence) else []
     if not facts.doubtful and not facts.partial and (facts.present or facts.ground):
         found["labels"] = [("", ", ".join(sorted(map(said, facts.present))) or _NOTHING)]

@@ -16,6 +16,7 @@ from sightline.data.joining import merge, summary, together
 from sightline.data.operators import Judged
 from sightline.data.parts import Entry, Part, Parts, digest, state, write
 from sightline.data.reader_table import READER
+from sightline.data.readers.files import listed_once
 from sightline.data.readers.reader import Reader, Row, read_row
 from sightline.errors import Problem, Refused, nearest
 from sightline.lineage import sha256_bytes, sha256_file, sha256_json
@@ -99,6 +100,11 @@ def choose(path: Path, format: str = "auto") -> Chosen:
     if format != "auto":
         named_by = Candidate(kind=format, confidence=1.0, reason="named")
         return Chosen(sets=((Choice(path=path, reader=named(format), candidate=named_by),),))
+    with listed_once():
+        return _chosen(path)
+
+
+def _chosen(path: Path) -> Chosen:
     if found := _together(path):
         return Chosen(sets=(found,))
     below = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if path.is_dir() else []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sightline.data.readers.files import first_row, folders, read_json_rows, refuse
+from sightline.data.readers.files import first_row, folders, names_in, read_json_rows, refuse
 from sightline.data.readers.parquet_rows import record, rows_of, schema
 from sightline.data.readers.reader import Reader
 from sightline.errors import Problem, Refused
@@ -59,7 +58,7 @@ class AnnotationReader(Reader):
 
 
 def _directly(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(folder / entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(suffixes) and entry.is_file())
+    return [file for name in names_in(folder) if name.lower().endswith(suffixes) and (file := folder / name).is_file()]
 
 
 def first_record(file: Path) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from sightline.data.readers.annotation_reader import AnnotationReader
 from sightline.data.readers.caption_reader import caption_turns
-from sightline.data.readers.coco_masks import fill, is_number, read_outline, read_runs
+from sightline.data.readers.coco_masks import are_numbers, fill, is_number, read_outline, read_runs
 from sightline.data.readers.coco_writing import split_of_tag, write_coco
 from sightline.data.readers.files import HEAD, picture_folder, read_json, refuse, within
 from sightline.data.readers.reader import Row
@@ -174,7 +174,7 @@ def _images(rows: Sequence[Any], listed: dict[Any, _Listed], file: Path) -> Iter
     for number, row in enumerate(rows):
         place = f"{file}:images row {number}"
         if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("file_name"), str):
-            yield refuse("wrong-shape", place, f"{str(row)[:80]}", '{"id", "file_name", "width", "height"}', "mend the row")
+            yield refuse("wrong-shape", place, str(row)[:80], '{"id", "file_name", "width", "height"}', "mend the row")
             continue
         width, height = row.get("width"), row.get("height")
         one = _Listed(name=row["file_name"], size=(width, height) if isinstance(width, int) and isinstance(height, int) else None)
@@ -217,16 +217,12 @@ def _region(annotation: Mapping[str, Any], labels: Mapping[Any, str], picture: P
     attributes: dict[str, Any] = {"crowd": bool(annotation.get("iscrowd", 0))}
     if is_id(annotation.get("id")):
         attributes["instance"] = annotation["id"]
-    for key, known in (("area", is_number), ("bbox", _are_numbers), ("keypoints", _are_numbers), ("num_keypoints", is_number)):
+    for key, known in (("area", is_number), ("bbox", are_numbers), ("keypoints", are_numbers), ("num_keypoints", is_number)):
         if (value := annotation.get(key)) is not None:
             if not known(value):
                 raise ValueError(f"{key} {str(value)[:60]}")
             attributes[key] = value
     return Region(label=labels[annotation["category_id"]], attributes=attributes, shape=_shape(annotation, picture))
-
-
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(is_number(number) for number in value)
 
 
 def _shape(annotation: Mapping[str, Any], picture: Picture) -> Shape:
@@ -243,7 +239,7 @@ def _shape(annotation: Mapping[str, Any], picture: Picture) -> Shape:
 
 def box_of(bbox: Any) -> Box:
     """The box of [x, y, w, h]. ValueError when it is none or encloses nothing."""
-    if not _are_numbers(bbox) or len(bbox) != 4 or min(bbox[2:]) <= 0:
+    if not are_numbers(bbox) or len(bbox) != 4 or min(bbox[2:]) <= 0:
         raise ValueError(f"bbox {str(bbox)[:60]}, which is no box")
     x, y, w, h = (float(number) for number in bbox)
     return Box(x0=x, y0=y, x1=x + w, y1=y + h)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.samples.geometry import encode_mask
 from sightline.samples.sample import Mask
 
 _GROUP, _SIGN, _MORE, _ZERO = 0x1F, 0x10, 0x20, 48
@@ -91,12 +90,16 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
+def are_numbers(value: Any) -> bool:
+    """Whether a JSON value is a list of such numbers."""
+    return isinstance(value, list) and {*map(type, value)} <= {int, float} and all(-_LARGEST <= number <= _LARGEST for number in value)
+
+
 def read_outline(value: Any) -> NDArray[np.float64]:
     """Corners (n, 2) of one polygon [x0, y0, x1, y1, ..]. ValueError when it has fewer than three, or numbers that are none."""
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) < 6 or len(numbers) % 2 or not all(is_number(number) for number in numbers):
+    if not are_numbers(value) or len(value) < 6 or len(value) % 2:
         raise ValueError(f"outline {str(value)[:60]}, which is no list of three corners or more")
-    return np.array(numbers, np.float64).reshape(-1, 2)
+    return np.array(value, np.float64).reshape(-1, 2)
 
 
 def fill(outlines: Sequence[NDArray[np.float64]], width: int, height: int) -> Mask:
@@ -105,15 +108,15 @@ def fill(outlines: Sequence[NDArray[np.float64]], width: int, height: int) -> Ma
     Corners are rounded to a fifth of a pixel and edges walked on that grid; in each column of pixels the edges cross, the rows between two crossings are inside: the same pixels as COCO's own
     tools give (maskApi.c, rleFrPoly), so that published areas and scores are met.
     """
-    inside = np.zeros(height * width, np.bool_)
-    for corners in outlines:
-        places = _crossings(corners, width, height)
-        if len(places):
-            # Every outline is entered as often as it is left: nothing is inside before the first and after the last crossing.
-            first = int(places.min())
-            odd = (np.cumsum(np.bincount(places - first)) & 1).astype(np.bool_)[: height * width - first]
-            inside[first : first + len(odd)] |= odd
-    return encode_mask(inside.reshape(width, height).T)
+    crossed = [places for corners in outlines if len(places := _crossings(corners, width, height))]
+    first, last = min((int(places.min()) for places in crossed), default=0), max((int(places.max()) for places in crossed), default=0)
+    # Every outline is left as often as it is entered: nothing is inside before the first crossing and after the last.
+    inside = np.zeros(last - first + 1, np.bool_)
+    for places in crossed:
+        inside |= np.cumsum(np.bincount(places - first, minlength=len(inside))) % 2 == 1
+    edges = np.flatnonzero(np.diff(inside, prepend=False)) + first
+    runs = np.diff(edges[edges < height * width], prepend=0, append=height * width)
+    return Mask(width=width, height=height, runs=tuple(runs.tolist()))
 
 
 def _crossings(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.int64]:
@@ -133,7 +136,8 @@ def _walk(corners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
     """All grid points on the edges of a closed outline, in order, each edge from its lower end in its longer direction so that both ways give the same points."""
     us: list[NDArray[np.int64]] = []
     vs: list[NDArray[np.int64]] = []
-    for (xs, ys), (xe, ye) in zip(corners.tolist(), np.roll(corners, -1, axis=0).tolist(), strict=True):
+    points = corners.tolist()
+    for (xs, ys), (xe, ye) in zip(points, points[1:] + points[:1], strict=True):
         dx, dy = abs(xe - xs), abs(ys - ye)
         flat = dx >= dy
         turned = xs > xe if flat else ys > ye

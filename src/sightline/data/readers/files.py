@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import posixpath
 import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,12 +29,14 @@ LONGEST_NAME = 255
 """Bytes of one step of a path: what file systems hold."""
 LONGEST_PATH = 2000
 """Bytes of a path inside a data set."""
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}/){0,8}[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
+"""Names that can be taken as they are: no step is long, or begins with a dot."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Problem:
     """A problem of this room."""
-    return Problem(code=f"data/{code}", place=place, found=found, allowed=allowed, fix=fix)
+    return Problem(code=f"data/{code}", place=place, found=found or "an empty text", allowed=allowed, fix=fix)
 
 
 def plain(path: Path, most: int = LARGEST_TEXT) -> None:
@@ -72,7 +78,12 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _no_constant(digits[:40])
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def parse_json(text: str) -> Any:
@@ -125,7 +136,13 @@ def read_json_rows(path: Path) -> list[tuple[str, Any]]:
 
 def first_row(path: Path) -> dict[str, Any] | None:
     """The first object of a JSON array or of a file of JSON lines, from the head of the file; None when there is none."""
-    text = head_bytes(path).decode("utf-8-sig", errors="replace").lstrip()
+    return _first_object(head_bytes(path))
+
+
+@lru_cache(maxsize=32)
+def _first_object(head: bytes) -> dict[str, Any] | None:
+    """Kept, because every format looks at the same heads."""
+    text = head.decode("utf-8-sig", errors="replace").lstrip()
     text = text[1:].lstrip() if text.startswith("[") else text
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
@@ -138,6 +155,8 @@ def within(root: Path, name: object, place: str) -> Path | Problem:
     """`root/name`, or the problem of a name that is no relative path or leads out of `root`."""
     if not isinstance(name, str) or not name:
         return refuse("picture-name", place, f"{name!r} as the name of a picture", "a relative path", "name the file")
+    if _PLAIN.fullmatch(name):
+        return root / name
     normal = posixpath.normpath(name.replace("\\", "/"))
     if normal.startswith(("/", "../")) or normal in ("..", ".") or Path(normal).drive or "\0" in normal:
         return refuse(
@@ -152,17 +171,48 @@ def within(root: Path, name: object, place: str) -> Path | Problem:
     return root / normal
 
 
+_listings: ContextVar[dict[Path, list[str]] | None] = ContextVar("listings", default=None)
+
+
+@contextmanager
+def listed_once() -> Iterator[None]:
+    """Within it no folder is listed twice: recognising asks every format about the same ones."""
+    token = _listings.set({})
+    try:
+        yield
+    finally:
+        _listings.reset(token)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what lies directly in a folder, sorted."""
+    known = _listings.get()
+    if known is None:
+        return sorted(os.listdir(folder))
+    if folder not in known:
+        known[folder] = sorted(os.listdir(folder))
+    return known[folder]
+
+
 def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
     """`root` and the folders below it, sorted, each before its children."""
     yield root
     if depth:
-        for entry in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")):
+        for entry in sorted(entry.name for entry in os.scandir(root) if _is(entry, folder=True) and not entry.name.startswith(".")):
             yield from folders(root / entry, depth - 1)
 
 
 def has_pictures(folder: Path) -> bool:
     """Whether a picture file lies directly in the folder."""
-    return any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder) if entry.is_file())
+    return any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder) if _is(entry))
+
+
+def _is(entry: os.DirEntry[str], folder: bool = False) -> bool:
+    """Whether an entry is a file, or a folder; a link into a circle is neither."""
+    try:
+        return entry.is_dir() if folder else entry.is_file()
+    except OSError:
+        return False
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
