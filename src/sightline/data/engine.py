@@ -70,6 +70,7 @@ class Ray:
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """See `Engine`."""
         import ray  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayTaskError  # pyright: ignore[reportMissingImports]
 
         ours = not ray.is_initialized()
         if ours:
@@ -79,7 +80,7 @@ class Ray:
             call = ray.remote(num_cpus=1)(_call)
             cores = int(ray.cluster_resources().get("CPU", 1))
             yield from (ray.get(reference) for reference in _bounded((call.remote(shared, task) for task in tasks), AHEAD * cores))
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             # Ray wraps what the function raised; a refusal is a refusal wherever it happens.
             raise error.cause if isinstance(error.cause, Refused) else error from None
         finally:

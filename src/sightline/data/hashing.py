@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
+from heapq import merge
 from itertools import pairwise
 
 import numpy as np
@@ -165,12 +166,23 @@ class _Places:
 
 
 def near_pairs(hashes: Sequence[PictureHashes], within: int = NEAR, orientations: bool = True) -> Iterator[Near]:
-    """All pairs whose hashes differ by at most `within` bits on both, in the best of eight orientations (or upright only), ascending by (second, first).
+    """Pairs whose hashes differ by at most `within` bits on both, in the best of eight orientations (or upright only), ascending by (second, first).
 
-    Exact: each hash is cut into `within` + 1 bands, of which at least one must be equal (pigeonhole). Flat pictures are near nothing.
+    Of pictures with equal upright hashes only the first is compared with others, and each repeat is paired with it alone: a thousand copies are a thousand pairs, not half a million. Flat pictures are near nothing.
     """
+    firsts: dict[tuple[int, int], int] = {}
+    repeats: list[Near] = []
+    for number, one in enumerate(hashes):
+        if not one.flat:
+            first = firsts.setdefault((int(one.dct[0]), int(one.gradient[0])), number)
+            if first != number:
+                repeats.append(Near(first=first, second=number, bits=0, turned=False))
+    return merge(repeats, _distinct_pairs(hashes, np.array(list(firsts.values()), np.int64), within, orientations), key=lambda pair: (pair.second, pair.first))
+
+
+def _distinct_pairs(hashes: Sequence[PictureHashes], kept: NDArray[np.int64], within: int, orientations: bool) -> Iterator[Near]:
+    """The pairs among `kept`. Exact: each hash is cut into `within` + 1 bands, of which at least one must be equal (pigeonhole)."""
     turns = 8 if orientations else 1
-    kept = np.array([number for number, one in enumerate(hashes) if not one.flat], np.int64)
     dct = np.array([hashes[number].dct[:turns] for number in kept], np.uint64).reshape(-1, turns)
     gradient = np.array([hashes[number].gradient[:turns] for number in kept], np.uint64).reshape(-1, turns)
     edges = np.linspace(0, _BITS, within + 2).astype(int).tolist()

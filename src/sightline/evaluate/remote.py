@@ -119,6 +119,7 @@ class RemoteAnswerer:
     def _ask(self, body: bytes) -> tuple[int, bytes]:
         """Status and reply of one request, tried again while that may help."""
         patience = self.endpoint.wait
+        status, reply = 0, b""
         for attempt in range(self.endpoint.retries + 1):
             self._spend()
             try:
