@@ -66,7 +66,7 @@ RULES: dict[str, Rule] = {
         "warn", "rows without a region where others have some", "keep as `nothing there` only if somebody looked", mix_rules.no_annotation
     ),
     # Labels
-    "label-variants": _survey("warn", "several spellings of one name", "`unify`, with an alias in the table", label_rules.label_variants),
+    "label-variants": _survey("warn", "several spellings of one name", "`unify-labels`, with an alias in the table", label_rules.label_variants),
     "class-imbalance": _survey("warn", "classes far apart in number", "weigh or balance", label_rules.class_imbalance),
     "name-against-answer": _survey("warn", "answers unlike the file name where the others agree", "unify the label", label_rules.name_against_answer),
     "caption-names-class": _survey(
