@@ -95,5 +95,6 @@ def _apply(source: Store, operators: Sequence[Config], out: Path, seed: int, con
     steps = cast(Sequence[Operator], operators)
     counts = apply_into(source, steps, out, engine=engine, seed=seed, config=config, answerers=answerers)
     written = Store.open(out)
-    reach = {"coverage": coverage(written, operators[-1]).record()} if isinstance(operators[-1], Synthesize) else {}
-    return {"operators": [asdict(count) for count in counts], "written": written.counts(), **reach}
+    found = {"operators": [asdict(count) for count in counts], "written": written.counts()}
+    last = operators[-1] if operators else None
+    return found | {"coverage": coverage(written, last).record()} if isinstance(last, Synthesize) else found
