@@ -1,4 +1,4 @@
-"""`plan --model-only`: true sizes without memory; what is absent is a finding, what is wrong is refused."""
+"""`plan`: true sizes without memory; what is absent is a finding, what is wrong is refused. Stages: test_plan_time, test_plan_memory."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_what_is_absent_is_a_finding() -> None:
 
 
 def test_what_is_wrong_is_refused() -> None:
-    with pytest.raises(Refused, match="usage/plan"):
-        plan(TINY, model_only=False)
+    with pytest.raises(Refused, match="usage/hardware"):
+        plan(TINY, model_only=False, machine="8xB40")
     with pytest.raises(Refused, match="train/too-few-blocks"):
         plan(TINY, ["stages.read.train={language_model: {learning_rate: 1e-3, last: 3}}"])
     with pytest.raises(Refused, match="no data 'x'"):

@@ -1,19 +1,27 @@
-"""`sightline plan`: what a recipe will build and train, at true size on the meta device, before anything costs."""
+"""`sightline plan`: what a recipe will build and train, at true size on the meta device, before anything costs. Rows: plan_rows, memory: plan_memory, hours: plan_time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sightline.errors import Problem, Refused
 from sightline.model import directory
 from sightline.model.assembly import ModelConfig
+from sightline.plan_rows import vocabulary
+from sightline.plan_serving import ServingPlan, plan_serving
+from sightline.plan_stages import StagePlan, plan_stage, record
+from sightline.plan_text import serving_text, stage_text, summary
+from sightline.plan_time import Hardware, hardware
 from sightline.recipe import Recipe, load
-from sightline.run_checks import absent_data, absent_weights
+from sightline.recipe_source import Loaded
+from sightline.run_checks import absent_data, absent_weights, refuse_early
 
+_ABSENT = ("run/absent-data", "run/absent-weights", "run/no-tokenizer", "run/no-origin")
+"""Findings that more files would remove."""
 _SIZES = ((224, 224), (336, 336), (1024, 768))
 
 
@@ -45,17 +53,25 @@ class ModelPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What `plan --model-only` found."""
+    """What `plan` found; with `--model-only`, of models alone."""
 
     recipe: str
     models: list[ModelPlan]
     findings: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
+    machine: Hardware | None = None
+    stages: list[StagePlan] = field(default_factory=list)
+    serving: dict[str, ServingPlan] = field(default_factory=dict)
+    """By model, those that write."""
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON."""
         models = [{**asdict(model), "parameters": model.parameters} for model in self.models]
-        return {"recipe": self.recipe, "models": models, "findings": [finding.record() for finding in self.findings], "seconds": round(self.seconds, 2)}
+        found = {"recipe": self.recipe, "models": models, "findings": [finding.record() for finding in self.findings], "seconds": round(self.seconds, 2)}
+        if self.machine is None:
+            return found
+        served = {name: asdict(one) for name, one in self.serving.items()}
+        return {**found, "hardware": asdict(self.machine), "stages": [record(stage) for stage in self.stages], "serving": served}
 
     def __str__(self) -> str:
         lines = [f"plan of {self.recipe} ({self.seconds:.1f} s)"]
@@ -65,36 +81,71 @@ class Plan:
             for size in model.picture_tokens:
                 remembered = f", and {size['memory']} of memory" if size["memory"] else ""
                 lines.append(f"  a picture of {size['width']}x{size['height']} takes {size['tokens']} tokens{remembered}")
-            for stage in model.stages:
-                lines.append(f"  stage {stage['name']} ({stage['objective']})")
-                lines += [
-                    f"    {row['part']:<22}{row['trained']:>16,} of {row['parameters']:>14,}  {row['how']}"
-                    + (f"  {row['learning_rate']:g}" if row["learning_rate"] else "")
-                    for row in stage["table"]
-                ]
+            lines += [line for stage in model.stages for line in _stage_lines(stage)] if self.machine is None else []
+        if self.machine is not None:
+            lines += [stage_text(stage, self.machine) for stage in self.stages]
+            lines += [serving_text(name, one) for name, one in self.serving.items()]
+            lines.append(summary(self.stages))
         lines += [f"\n{finding}" for finding in self.findings]
         return "\n".join(lines)
 
 
-def plan(recipe: str | Path, overrides: Sequence[str] = (), model_only: bool = True) -> Plan:
+def _stage_lines(stage: dict[str, Any]) -> list[str]:
+    rows = [
+        f"    {row['part']:<22}{row['trained']:>16,} of {row['parameters']:>14,}  {row['how']}"
+        + (f"  {row['learning_rate']:g}" if row["learning_rate"] else "")
+        for row in stage["table"]
+    ]
+    return [f"  stage {stage['name']} ({stage['objective']})", *rows]
+
+
+def plan(
+    recipe: str | Path, overrides: Sequence[str] = (), model_only: bool = True, machine: str = "cpu", sharding: str | None = None, run: Path | None = None
+) -> Plan:
     """Build every model of a recipe on the meta device from its published config blocks. Absent weights and data are findings, not refusals.
 
-    Raises Refused when the recipe is wrong, when a config is not accepted, and without `model_only`: the proof with data is not part of this version.
+    Without `model_only`, every stage too: rows (measured in the folder `run` of a run where it has the data), memory, hours and disk on `machine` (`8xA40`, `cpu`), and what serving
+    takes. `sharding`: none or fsdp; default fsdp on several devices. Raises Refused when the recipe is wrong, a config is not accepted, or the hardware is not known.
     """
-    if not model_only:
-        raise Refused(
-            Problem(
-                code="usage/plan",
-                place="plan",
-                found="no --model-only",
-                allowed="--model-only",
-                fix="add --model-only: only models are planned in this version",
-            )
-        )
     start = time.monotonic()
     loaded = load(recipe, overrides)
-    models = [_plan_model(loaded.recipe, name, config) for name, config in loaded.recipe.all_models().items()]
-    return Plan(recipe=loaded.recipe.name, models=models, findings=[*absent_data(loaded), *absent_weights(loaded)], seconds=time.monotonic() - start)
+    if model_only:
+        findings = [*absent_data(loaded), *absent_weights(loaded)]
+        models = [_plan_model(loaded.recipe, name, config) for name, config in loaded.recipe.all_models().items()]
+        return Plan(recipe=loaded.recipe.name, models=models, findings=findings, seconds=time.monotonic() - start)
+    named = hardware(machine)
+    findings = _absent(loaded)
+    spread = sharding or ("fsdp" if named.devices > 1 else "none")
+    stages = [plan_stage(loaded.recipe, number, named, spread, run) for number in range(len(loaded.recipe.stages))]
+    models, serving = [], {}
+    for name, config in loaded.recipe.all_models().items():
+        model = _empty(loaded.recipe, name, config)
+        models.append(_model_plan(name, model, []))
+        seen = models[-1].picture_tokens
+        served = plan_serving(model, seen[-1]["tokens"] if seen else 0, named)
+        serving |= {name: served} if served is not None else {}
+    findings += [finding for stage in stages for finding in stage.findings]
+    return Plan(
+        recipe=loaded.recipe.name,
+        models=models,
+        findings=list({(finding.code, finding.place): finding for finding in findings}.values()),
+        seconds=time.monotonic() - start,
+        machine=named,
+        stages=stages,
+        serving=serving,
+    )
+
+
+def _absent(loaded: Loaded[Recipe]) -> list[Problem]:
+    """What is not on this machine, as warnings. Refused with what would stop a run even if it were."""
+    try:
+        refuse_early(loaded)
+    except Refused as refused:
+        wrong = [problem for problem in refused.problems if problem.code not in _ABSENT]
+        if wrong:
+            raise Refused(wrong) from None
+        return [replace(problem, severity="warn") for problem in refused.problems]
+    return []
 
 
 def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
@@ -103,21 +154,29 @@ def _plan_model(recipe: Recipe, name: str, config: ModelConfig) -> ModelPlan:
     from sightline.model.vlm import Model
     from sightline.train.stage import prepare
 
-    side = config.side_tokenizer
-    sizes = (config.tokenizer.size if config.tokenizer.train_on else None, side.size if side is not None and side.train_on else None)
-    resolved = directory.without_checkpoints(config.resolve(*sizes))
+    whole = _empty(recipe, name, config)
     stages = []
-    parts: list[PartPlan] = []
-    for stage in [None, *(stage for stage in recipe.stages if recipe.model_of(stage) == name)]:
-        with torch.device("meta"):
-            model = Model(resolved)
-            if stage is not None:
-                stages.append({"name": stage.name, "objective": stage.objective.kind, "table": [asdict(row) for row in prepare(model, stage).table]})  # pyright: ignore[reportAttributeAccessIssue]
-            else:
-                parts = [
-                    PartPlan(path=path, module=_class(module), parameters=sum(p.numel() for p in module.parameters())) for path, module in model.parts().items()
-                ]
-    measured = [(size, resolved.measure(*size)) for size in _SIZES] if resolved.encoders and resolved.language_model else []
+    with torch.device("meta"):
+        for stage in (stage for stage in recipe.stages if recipe.model_of(stage) == name):
+            table = prepare(Model(whole.config), stage).table
+            stages.append({"name": stage.name, "objective": stage.objective.kind, "table": [asdict(row) for row in table]})  # pyright: ignore[reportAttributeAccessIssue]
+    return _model_plan(name, whole, stages)
+
+
+def _empty(recipe: Recipe, name: str, config: ModelConfig) -> Any:
+    """The model without memory."""
+    import torch
+
+    from sightline.model.vlm import Model
+
+    with torch.device("meta"):
+        return Model(directory.without_checkpoints(config.resolve(*vocabulary(recipe, name))))
+
+
+def _model_plan(name: str, model: Any, stages: list[dict[str, Any]]) -> ModelPlan:
+    parts = [PartPlan(path=path, module=_class(part), parameters=sum(p.numel() for p in part.parameters())) for path, part in model.parts().items()]
+    config = model.config
+    measured = [(size, config.measure(*size)) for size in _SIZES] if config.encoders and config.language_model else []
     tokens = [{"width": width, "height": height, "tokens": measure.decoder, "memory": measure.memory} for (width, height), measure in measured]
     return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=tokens)
 

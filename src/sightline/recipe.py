@@ -93,6 +93,23 @@ class ReadConfig(Config):
         return self
 
 
+class Expect(Config):
+    """What is known of data that is not at hand, for `sightline plan`; it changes nothing in a run. Lengths count text only: pictures are counted by the model's tiler."""
+
+    rows: int = Field(ge=1)
+    """Rows after all operators."""
+    text: float = Field(default=100.0, ge=2)
+    """Mean tokens of a row's text, question and answer together."""
+    answers: float = Field(default=40.0, ge=1)
+    """Mean tokens of a row's answers."""
+    spread: float = Field(default=0.7, ge=0, le=3)
+    """Standard deviation of the logarithm of the text's length."""
+    size: tuple[int, int] | None = Field(default=(640, 480), strict=False)
+    """Width and height of a picture in px; null = text alone."""
+    pictures: int = Field(default=1, ge=1)
+    """Pictures of a row."""
+
+
 class DataConfig(Config):
     """One data set: made, read, or taken from another; then operators in order."""
 
@@ -106,6 +123,8 @@ class DataConfig(Config):
     """Operators, in order."""
     on_problem: str = Field(default="refuse", pattern="^(refuse|quarantine)$")
     """What happens to rows that cannot be read: refuse the whole set, or set them aside, counted and listed."""
+    expect: Expect | None = None
+    """For `sightline plan` where the data is not at hand: how many rows, and how long."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from sightline.cli.output import write_json
 
@@ -20,6 +21,11 @@ def plan(parser: ArgumentParser) -> None:
     """Arguments of `plan`."""
     _recipe_arguments(parser)
     parser.add_argument("--model-only", action="store_true", help="without touching the data: the model, its parts and its token counts")
+    parser.add_argument(
+        "--hardware", default="cpu", metavar="COUNTxNAME", help="what it is planned for: 8xA40, H100, H200, A100-80, A100-40, 4090; default cpu, this machine"
+    )
+    parser.add_argument("--sharding", choices=["none", "fsdp"], help="whether weights and optimizer are spread over the devices; default fsdp on several")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, where rows are measured if its data is there (default: runs/RECIPE)")
     parser.set_defaults(action=_plan)
 
 
@@ -40,25 +46,42 @@ def _run(arguments: Namespace) -> int:
         result = run(write_twin(arguments.recipe, arguments.overrides, out), out=out)
     else:
         result = run(arguments.recipe, out=out, overrides=arguments.overrides)
-    if arguments.json:
-        write_json(result.record())
-    else:
-        print(result)
+    _tell(result, arguments.json)
     return 0
 
 
 def _plan(arguments: Namespace) -> int:
     from sightline.plan import plan
 
+    if arguments.twin and not arguments.model_only:
+        return _try_twin(arguments)
+    asked: dict[str, Any] = {"model_only": arguments.model_only}
+    if not arguments.model_only:
+        asked |= {"machine": arguments.hardware, "sharding": arguments.sharding, "run": arguments.out or Path("runs") / Path(arguments.recipe).stem}
     if arguments.twin:
         from sightline.twin import write_twin
 
         with TemporaryDirectory() as folder:
-            result = plan(write_twin(arguments.recipe, arguments.overrides, Path(folder)), model_only=arguments.model_only)
+            result = plan(write_twin(arguments.recipe, arguments.overrides, Path(folder)), **asked)
     else:
-        result = plan(arguments.recipe, overrides=arguments.overrides, model_only=arguments.model_only)
-    if arguments.json:
+        result = plan(arguments.recipe, overrides=arguments.overrides, **asked)
+    _tell(result, arguments.json)
+    return 0
+
+
+def _try_twin(arguments: Namespace) -> int:
+    """Every stage of the toy version is run once, through saving, loading and answering, in a folder that is thrown away."""
+    from sightline.run import run
+    from sightline.twin import write_twin
+
+    with TemporaryDirectory() as folder:
+        result = run(write_twin(arguments.recipe, arguments.overrides, Path(folder)), out=Path(folder) / "run")
+        _tell(result, arguments.json)
+    return 0
+
+
+def _tell(result: Any, as_json: bool) -> None:
+    if as_json:
         write_json(result.record())
     else:
         print(result)
-    return 0

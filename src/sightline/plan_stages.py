@@ -1,0 +1,208 @@
+"""One stage of a plan: its rows, its worst batch, memory by part, steps, arithmetic, hours and disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sightline.errors import Problem, Refused
+from sightline.model import directory
+from sightline.model.vlm import Model
+from sightline.plan_memory import StepMemory, measure_steps
+from sightline.plan_rows import BlankPictures, DataRows, histogram, processor_of, rows_of, vocabulary, worst_batch, worst_rows
+from sightline.plan_time import CPU, Hardware, StageTime, disk_of, stage_flops, visits_of
+from sightline.recipe import Recipe
+from sightline.train.stage import StageConfig, TableRow, prepare
+from sightline.train.switches import throw
+
+MANY = 8
+"""Rows of a micro-batch that are measured; of more, these many are taken evenly, and half as many, and what they take is extended."""
+FITS = 0.92
+"""Share of a device's memory that a step may take: the rest is the runtime's, and what allocators lose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMemory:
+    """Memory of the worst step on one device."""
+
+    rows: int
+    """Rows of a micro-batch on one device."""
+    tokens: int
+    """Its longest row."""
+    patches: int
+    """Tokens that encoders compute for it."""
+    sharding: str
+    """none, or fsdp: weights, gradients and moments are spread over the devices."""
+    device: dict[str, int]
+    """Bytes by kind, as the recipe stands."""
+    recomputed: int
+    """Bytes in all with activation checkpointing of every block."""
+    parts: dict[str, dict[str, int]]
+    """Part -> weights, gradients, optimizer, and activations at the worst moment, not sharded."""
+    fits: bool
+    fits_recomputed: bool
+    largest: int
+    """Most rows of a micro-batch that fit as the recipe stands; 0 = none."""
+    largest_recomputed: int
+    """The same with activation checkpointing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """What a stage will take."""
+
+    name: str
+    model: str
+    objective: str
+    table: list[TableRow]
+    data: list[dict[str, Any]]
+    """Per data set: rows of an epoch, how they are known, mean tokens, answers and encoder tokens of a row."""
+    histogram: list[tuple[int, int, float]]
+    """(from, to, share of the rows) of tokens in a row."""
+    memory: StageMemory | None
+    time: StageTime
+    findings: list[Problem] = field(default_factory=list)
+
+
+def plan_stage(recipe: Recipe, number: int, machine: Hardware, sharding: str, run: Path | None) -> StagePlan:
+    """The plan of a stage."""
+    stage = recipe.stages[number]
+    name = recipe.model_of(stage)
+    resolved = directory.without_checkpoints(recipe.config_of(stage).resolve(*vocabulary(recipe, name)))
+    processor, known = processor_of(recipe, stage, resolved, run)
+    data = rows_of(recipe, stage, processor, known, run)
+    with torch.device("meta"):
+        model = Model(resolved)
+        prepared = prepare(model, stage)
+    first = all(recipe.model_of(other) != name for other in recipe.stages[:number])
+    time = _time(model, stage, data, machine, first)
+    memory, findings = _memory(model, stage, data, machine, sharding, processor)
+    findings += [
+        Problem(
+            code="plan/guessed-rows",
+            place=f"data.{one.name}",
+            found="not at hand, and nothing is declared: one batch a step of rows of 100 tokens is assumed",
+            allowed="data in the run's folder, or what is expected of it",
+            fix=f"data.{one.name}.expect={{rows: N, text: TOKENS, answers: TOKENS, size: [WIDTH, HEIGHT]}}",
+            severity="warn",
+        )
+        for one in data
+        if one.how == "assumed"
+    ]
+    return StagePlan(
+        name=stage.name,
+        model=name,
+        objective=stage.objective.kind,  # pyright: ignore[reportAttributeAccessIssue]
+        table=prepared.table,
+        data=[_said(one) for one in data],
+        histogram=histogram(data),
+        memory=memory,
+        time=time,
+        findings=findings,
+    )
+
+
+def _said(one: DataRows) -> dict[str, Any]:
+    means = {key: round(one.mean(key), 1) for key in ("tokens", "answers", "patches")}
+    return {"name": one.name, "rows": one.rows, "how": one.how, **means, "sampled": len(one.lengths) if one.how == "measured" else 0}
+
+
+def cached(stage: StageConfig, model: Model) -> bool:
+    """Whether the stage reads features of frozen encoders from the cache."""
+    trained = any(path == "encoders" or path.startswith("encoders.") for path in stage.train)
+    asked = "write" in stage.objective.build().needs  # pyright: ignore[reportAttributeAccessIssue]
+    return stage.cache_features and stage.augment == "none" and bool(model.encoders) and model.connector is not None and asked and not trained
+
+
+def _time(model: Model, stage: StageConfig, data: list[DataRows], machine: Hardware, first: bool) -> StageTime:
+    steps, rows = visits_of(data, stage)
+    own = cached(stage, model)
+    by_part = stage_flops(model, data, rows, own, recompute=stage.recompute)
+    total = sum(by_part.values())
+    epoch = sum(one.rows for one in data)
+    tokens = sum(rows * one.rows / max(1, epoch) * one.mean("tokens") for one in data)
+    hours = total / (machine.devices * machine.flops * machine.utilisation) / 3600
+    return StageTime(steps=steps, rows=rows, tokens=tokens, flops=total, by_part=by_part, hours=hours, disk=disk_of(model, data, first, own, stage.precision))
+
+
+def _memory(
+    model: Model, stage: StageConfig, data: list[DataRows], machine: Hardware, sharding: str, processor: BlankPictures
+) -> tuple[StageMemory | None, list[Problem]]:
+    """Measured on the longest rows of an epoch; without a number where the model's code cannot run without numbers."""
+    objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
+    own = math.ceil(stage.batch / machine.devices)
+    rows = min(stage.micro_batch or own, own)
+    lengths = [length for one in data for length in one.lengths]
+    rows = worst_rows(lengths, rows, stage.tokens if objective.splits else None)
+    throw(model, stage.model_copy(update={"compile": False}))
+    try:
+        longest = sorted(lengths, key=lambda one: (one.tokens, one.patches), reverse=True)
+        longest = (longest * math.ceil(rows / max(1, len(longest))))[:rows]
+        sizes = [rows, rows // 2 or 2] if rows <= MANY else [MANY, MANY // 2]
+        chosen = [[longest[place * rows // size] for place in range(size)] for size in sizes]
+        batches = [worst_batch(own, len(own), processor, objective, stage.pack) for own in chosen]
+        found = measure_steps(model, objective, [batch for batch, _ in batches], stage, accumulates=rows < own, cpu=machine.name == CPU)
+    except Refused:
+        raise
+    except Exception as error:  # whatever a published class does with numbers that are not there
+        said = f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
+        return None, [
+            Problem(
+                code="plan/memory-unknown",
+                place=f"stages.{stage.name}",
+                found=f"its forward cannot run without numbers ({said})",
+                allowed="parts whose arithmetic does not depend on the values of tensors",
+                fix="measure one step on the machine itself: steps=1",
+                severity="warn",
+            )
+        ]
+    devices = machine.devices if sharding == "fsdp" else 1
+    whole, half = found
+    if rows > MANY:
+        whole, sizes[0] = whole.extended(half, (rows - MANY) / (MANY - MANY // 2)), rows
+    # a stage that recomputes is measured as it runs
+    device, again = whole.on(devices), whole.on(devices, recompute=not stage.recompute)["total"]
+    room = FITS * machine.memory
+    memory = StageMemory(
+        rows=rows,
+        tokens=max((one.tokens for one in longest), default=0),
+        patches=sum(one.patches for one in longest),
+        sharding=sharding,
+        device=device,
+        recomputed=again,
+        parts=_parts(whole),
+        fits=device["total"] <= room,
+        fits_recomputed=again <= room,
+        largest=_largest(device["total"], half.on(devices)["total"], sizes, room),
+        largest_recomputed=_largest(again, half.on(devices, recompute=not stage.recompute)["total"], sizes, room),
+    )
+    return memory, []
+
+
+def _largest(whole: int, half: int, sizes: list[int], room: float) -> int:
+    """Most rows that fit: bytes grow by the same with every row."""
+    slope = max(1.0, (whole - half) / (sizes[0] - sizes[1]))
+    return max(0, int(sizes[0] + (room - whole) / slope))
+
+
+def _parts(memory: StepMemory) -> dict[str, dict[str, int]]:
+    paths = dict.fromkeys([*memory.weights, *memory.step])
+    return {
+        path: {
+            "weights": memory.weights.get(path, 0),
+            "gradients": memory.gradients.get(path, 0),
+            "optimizer": memory.optimizer.get(path, 0),
+            "activations": memory.step.get(path, 0),
+        }
+        for path in paths
+        if path != "gradients"
+    }
+
+
+def record(stage: StagePlan) -> dict[str, Any]:
+    """A stage as JSON."""
+    return {**asdict(stage), "findings": [finding.record() for finding in stage.findings]}
