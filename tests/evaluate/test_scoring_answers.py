@@ -109,7 +109,7 @@ def test_a_prompt_is_computed_once(made: tuple[Model, Processor], monkeypatch: p
     places: list[int] = []
     pictures: list[int] = []
     hidden, encoder = model.hidden, model.encoders["vision"]
-    monkeypatch.setattr(model, "hidden", lambda batch: places.append(int((batch.decoder.segments > 0).sum())) or hidden(batch))
+    monkeypatch.setattr(model, "hidden", lambda batch, at=None: places.append(int((batch.decoder.segments > 0).sum())) or hidden(batch, at))
     seen = encoder.forward
     monkeypatch.setattr(encoder, "forward", lambda shown, read: pictures.append(len(shown.tilings)) or seen(shown, read))
     list(TextScorer(model, processor, "w").answer(captions()))
@@ -158,15 +158,15 @@ def test_no_room_on_the_device_makes_smaller_batches(made: tuple[Model, Processo
     expected = by_name(list(TextScorer(model, processor, "w").answer(captions())))
     hidden = model.hidden
 
-    def narrow(batch: Any) -> torch.Tensor:
+    def narrow(batch: Any, places: torch.Tensor | None = None) -> torch.Tensor:
         if len(batch.decoder.ids) > 1:
             raise torch.OutOfMemoryError("no room")
-        return hidden(batch)
+        return hidden(batch, places)
 
     monkeypatch.setattr(model, "hidden", narrow)
     assert apart(by_name(list(TextScorer(model, processor, "w").answer(captions()))), expected) < 1e-5
 
-    def full(batch: Any) -> torch.Tensor:
+    def full(batch: Any, places: torch.Tensor | None = None) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(model, "hidden", full)

@@ -119,7 +119,7 @@ def test_log_probabilities_are_those_of_the_whole_vocabulary(made: tuple[Model, 
     assert output.logp is not None and output.lse is not None
     torch.testing.assert_close(output.logp, scores.log_softmax(-1)[torch.arange(len(scores)), batch.targets])
     torch.testing.assert_close(output.lse, scores.logsumexp(-1))
-    monkeypatch.setattr(vlm, "HEAD_CHUNK", 3)
+    monkeypatch.setattr(vlm, "HEAD_BYTES", 3 * 4 * 400)
     chunked = model(batch)
     torch.testing.assert_close(chunked.logp, output.logp, rtol=0, atol=1e-6)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from sightline.errors import Refused
 from sightline.model import directory
 from sightline.model.vlm import Model
-from sightline.train.feature_cache import FeatureCache, build_cache
+from sightline.train.feature_cache import FeatureCache, build_cache, predicted_bytes
 
 
 def cache(world, model: Model, root: Path, precision: str = "float32") -> FeatureCache:
@@ -53,3 +55,16 @@ def test_a_cache_belongs_to_weights_normalisation_and_precision(world, tmp_path:
     brighter = model.config.encoders[0].model_copy(update={"mean": (0.1, 0.1, 0.1)})
     cache(world, world.model(encoders=[brighter]), tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_its_size_is_known_beforehand(world, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Model = world.model()
+    store = world.stores["questions"]
+    tilings = [world.processor.measure(picture.width, picture.height).tiling for row in store.kept for picture in store[int(row)].pictures]
+    predicted = predicted_bytes(model.config, tilings, precision)
+    cache(world, model, tmp_path, precision)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.bin")) == predicted
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=predicted - 1))
+    with pytest.raises(Refused, match="train/cache-too-large"):
+        cache(world, model, tmp_path / "other", precision)

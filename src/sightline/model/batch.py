@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from sightline.model.pieces import PlacedShape
 from sightline.model.tiling import Crop, Grid, Tiling
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Neighbouring tokens of a stream that belong together: a segment, plain or with branches, or padding."""
+
+    length: int
+    says: Literal["causal", "branches", "padding"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,8 @@ class Stream:
     branches: Tensor  # (B, T) int32
     slots: Tensor  # (S,) int64 flat places b*T+t, ascending
     sources: Tensor  # (S,) int64 entries of the feature table
+    runs: tuple[Run, ...] = ()
+    """What `segments` and `branches` say, on the host: all B * T tokens in order. Empty = not known, read the tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +128,7 @@ class Output:
 
 def to_device(value: T, device: torch.device | str) -> T:
     """A door object with every tensor moved."""
-    if isinstance(value, Tiling | Grid):
+    if isinstance(value, Tiling | Grid | Run):
         return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)  # type: ignore[return-value]

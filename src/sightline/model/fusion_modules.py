@@ -14,6 +14,7 @@ from sightline.errors import Problem, Refused
 from sightline.model.attention import both_ways
 from sightline.model.batch import Stream
 from sightline.model.fusion import GatedCrossAttention
+from sightline.model.segment_attention import SegmentPattern
 
 PASSED = "sightline_memory"
 """Keyword under which memory travels through a language model's forward to the blocks between its layers."""
@@ -56,7 +57,7 @@ class Sequence(nn.Module):
         language_model: Any,
         x: Tensor,
         positions: Tensor,
-        pattern: Tensor,
+        pattern: Tensor | SegmentPattern,
         memory: Memory | None = None,
         reads: Tensor | None = None,
         cache: Any = None,
@@ -90,7 +91,7 @@ class OwnCrossAttention(nn.Module):
         language_model: Any,
         x: Tensor,
         positions: Tensor,
-        pattern: Tensor,
+        pattern: Tensor | SegmentPattern,
         memory: Memory | None = None,
         reads: Tensor | None = None,
         cache: Any = None,
@@ -233,7 +234,7 @@ class GatedCrossAttentionBlocks(nn.Module):
         language_model: Any,
         x: Tensor,
         positions: Tensor,
-        pattern: Tensor,
+        pattern: Tensor | SegmentPattern,
         memory: Memory | None = None,
         reads: Tensor | None = None,
         cache: Any = None,

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import Problem, Refused
-from sightline.model import hub_layout
+from sightline.model import hub_layout, segment_attention
 from sightline.model.attention import backend_mask
 from sightline.model.language import LanguageModelConfig
+from sightline.model.lean_functions import lighten_norms
+from sightline.model.segment_attention import AskedRows, SegmentPattern, carrying
 
 
 class GridRotary(nn.Module):
@@ -43,7 +45,13 @@ class CausalLanguageModel(nn.Module):
             self.model: Any = hub_layout.load_weights(AutoModelForCausalLM, config.checkpoint, model_config, "language_model")
         else:
             self.model = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
-        self.model.set_attn_implementation(config.attention)
+        known = bool(getattr(self.model, "_supports_attention_backend", False)) and not getattr(model_config, "attn_logit_softcapping", None)
+        self.segments = config.attention == "sdpa" and known
+        """Whether `hidden` takes a SegmentPattern."""
+        if self.segments:
+            segment_attention.register()
+        self.model.set_attn_implementation(segment_attention.NAME if self.segments else config.attention)
+        lighten_norms(self.model, config.width())
         if config.extra_rows:
             self._widen_input(config.extra_rows)
         if config.sections:
@@ -95,18 +103,35 @@ class CausalLanguageModel(nn.Module):
 
     embed_memory = embed
 
-    def hidden(self, x: Tensor, positions: Tensor, pattern: Tensor, cache: Any = None, **passed: Any) -> Tensor:
-        """(B, T, D) under a (B, Tq, Tk) bool pattern -> (B, T, D). With a cache, its columns come first in Tk and it is extended in place.
+    def hidden(self, x: Tensor, positions: Tensor, pattern: Tensor | SegmentPattern, cache: Any = None, **passed: Any) -> Tensor:
+        """(B, T, D) under a (B, Tq, Tk) bool pattern, or that of segments, -> (B, T, D). With a cache, its columns come first in Tk and it is extended in place.
 
         `positions` is (B, T), or (3, B, T) on a grid. `passed` travels through the model's forward to its layers.
         """
         if self.config.grid_positions and positions.dim() == 2:
             positions = positions.expand(3, -1, -1)
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        mask = backend_mask(pattern, self.config.attention, dtype)
+        mask = carrying(pattern, x) if isinstance(pattern, SegmentPattern) else backend_mask(pattern, self.config.attention, dtype)
         return self.model.base_model(
             inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **passed
         ).last_hidden_state
+
+    def asked_rows(self, x: Tensor, positions: Tensor, pattern: SegmentPattern, places: Tensor) -> Tensor:
+        """As `hidden`, for some flat places (A,): (A, D). On the CPU the last layer runs for them alone."""
+        last: Any = self.blocks[-1]
+        decoder = self.model.base_model
+        plain = all(hasattr(decoder, name) for name in ("layers", "norm", "rotary_emb")) and all(hasattr(last, name) for name in ("self_attn", "mlp"))
+        # a hook is a fusion's block or a sharded layer, which runs once; recomputation and compiled code would run without ours
+        alone = not last._forward_pre_hooks and "forward" not in last.__dict__ and last._compiled_call_impl is None
+        if x.device.type != "cpu" or not plain or not alone or not len(places):
+            return self.hidden(x, positions, pattern).flatten(0, 1)[places]
+        asked = AskedRows(pattern, places)
+        hook = last.register_forward_pre_hook(asked, with_kwargs=True)
+        try:
+            found = self.hidden(x, positions, pattern)
+        finally:
+            hook.remove()
+        return found[0] if asked.took else found.flatten(0, 1)[places]
 
     def logits(self, rows: Tensor) -> Tensor:
         """(A, D) -> (A, V) float32, with the scale or soft cap of the model's class."""

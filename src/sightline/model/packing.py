@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sightline.model.assembly import Measure
-from sightline.model.batch import Features, Stream
+from sightline.model.batch import Features, Run, Stream
 from sightline.model.pieces import PlacedShape
 from sightline.model.tiling import Tiling
 from sightline.samples.sample import Picture
@@ -197,6 +197,7 @@ def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int 
     positions = np.zeros((3, *shape) if streams == 2 else shape, np.int64)
     segments, branches = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     slots, sources = [_NONE], [_NONE]
+    runs: list[Run] = []
     for b, packed in enumerate(bins):
         start = 0
         for number, one in enumerate(packed):
@@ -206,7 +207,9 @@ def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int 
                 positions[..., b, where] = one.positions
             slots.append(one.slots + b * width + start)
             sources.append(one.entries)
+            runs += [Run(length=len(one.ids), says="branches" if one.branches.any() else "causal")] if len(one.ids) else []
             start += len(one.ids)
+        runs += [Run(length=width - start, says="padding")] if start < width else []
     return Stream(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(positions),
@@ -214,6 +217,7 @@ def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int 
         branches=torch.from_numpy(branches),
         slots=torch.from_numpy(np.concatenate(slots)),
         sources=torch.from_numpy(np.concatenate(sources)),
+        runs=tuple(runs),
     )
 
 

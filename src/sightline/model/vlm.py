@@ -12,16 +12,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sightline.errors import Problem, Refused
+from sightline.model import fusion_modules
 from sightline.model.assembly import ModelConfig
 from sightline.model.attention import allowed, readable
 from sightline.model.batch import Batch, Features, Given, Output, Stream
 from sightline.model.connector_kinds.by_encoder import ByEncoderConnector
 from sightline.model.fusion_modules import Memory
+from sightline.model.lean_functions import likelihood
+from sightline.model.segment_attention import SegmentPattern
 
-HEAD_CHUNK = 4096
-"""Answer rows per call of the language-model head: bounds the memory of (rows, V) logits."""
+COMMON_VOCABULARY = 32_000
+HEAD_BYTES = 128 << 20
+"""float32 logits per call of the language-model head. Where there are more, each call's are computed again in backward: they never exist whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Model(nn.Module):
         self.encoders = nn.ModuleDict({encoder.name: encoder.build() for encoder in config.encoders})
         self.language_model: Any = config.language_model.build() if config.language_model else None
         width = config.language_model.width() if config.language_model else 0
+        # it bounds the size of a chunk of the head, nothing else: where a config leaves it to its class, a common size will do
+        self._vocabulary = config.language_model.block().get("vocab_size", COMMON_VOCABULARY) if config.language_model else 0
         channels = {encoder.name: encoder.channels() for encoder in config.encoders}
         combined = config.combined
         self.combine: Any = combined.build(channels if combined.place == "before" else dict.fromkeys(channels, width)) if config.encoders else None
@@ -159,7 +166,16 @@ class Model(nn.Module):
             return {}
         if batch.pictures.features is not None:
             return batch.pictures.features
-        return {encoder.name: self.encoders[encoder.name](batch.pictures, encoder.read(consumer)) for encoder in self.config.encoders}
+        found: dict[str, Features] = {}
+        for encoder in self.config.encoders:
+            module = self.encoders[encoder.name]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())):
+                own: Features = module(batch.pictures, encoder.read(consumer))
+            kind = own.values.device.type
+            if consumer == "connector" and torch.is_autocast_enabled(kind) and not own.values.requires_grad:
+                own = replace(own, values=own.values.to(torch.get_autocast_dtype(kind)))  # what the feature cache holds
+            found[encoder.name] = own
+        return found
 
     def see(self, batch: Batch) -> Tensor | None:
         """The feature table (N, D): crop tokens in batch order, then the layout's vectors, then those of regions."""
@@ -208,25 +224,38 @@ class Model(nn.Module):
             assert given is not None
             told = self.texts.tell(given.features, given.texts)
             return Output(logp=told.logp, mean_logp=told.mean_logp, owners=told.owners)
-        h = self.hidden(batch)
-        rows = h.reshape(-1, h.shape[-1])[batch.answers]
+        rows = self.rows(batch)
         logp, lse = [], []
-        for start in range(0, len(rows), HEAD_CHUNK):
-            logits = self.language_model.logits(rows[start : start + HEAD_CHUNK])
-            total = logits.logsumexp(-1)
-            logp.append(logits.gather(1, batch.targets[start : start + HEAD_CHUNK, None])[:, 0] - total)
-            lse.append(total)
+        chunk = max(1, HEAD_BYTES // (4 * self._vocabulary))
+        for own, targets in zip(rows.split(chunk), batch.targets.split(chunk)):
+            again = len(rows) > chunk and torch.is_grad_enabled()
+            found = checkpoint(self._judge, own, targets, use_reentrant=False) if again else self._judge(own, targets)
+            logp.append(found[0])
+            lse.append(found[1])
         nothing = rows.new_zeros(0, dtype=torch.float32)
         return Output(logp=torch.cat(logp) if logp else nothing, lse=torch.cat(lse) if lse else nothing)
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states of the decoder (B, T, D)."""
+    def _judge(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of targets (A,) and log-sum-exp (A,) of rows (A, D)."""
+        return likelihood(self.language_model.logits(rows), targets)
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Last hidden states of the decoder at the places that predict (A, D)."""
+        h = self.hidden(batch, batch.answers)
+        return h if h.dim() == 2 else h.flatten(0, 1)[batch.answers]
+
+    def hidden(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """Last hidden states of the decoder (B, T, D); where the language model can, only those of flat `places` (A, D)."""
         assert batch.decoder is not None
         table = self.see(batch)
         memory = self._memory(batch, table, keep=False)
         reads = readable(batch.sees, memory.values.shape[1]) if memory is not None and batch.sees is not None else None
         x = self.write(batch.decoder, table if len(batch.decoder.slots) or batch.memory is None else None)
-        return self.fusion(self.language_model, x, batch.decoder.positions, allowed(batch.decoder), memory, reads, segments=batch.decoder.segments)
+        by_segment = getattr(self.language_model, "segments", False) and bool(batch.decoder.runs)
+        pattern = SegmentPattern.of(batch.decoder) if by_segment else allowed(batch.decoder)
+        if places is not None and by_segment and isinstance(self.fusion, fusion_modules.Sequence):
+            return self.language_model.asked_rows(x, batch.decoder.positions, pattern, places)
+        return self.fusion(self.language_model, x, batch.decoder.positions, pattern, memory, reads, segments=batch.decoder.segments)
 
     def _memory(self, batch: Batch, table: Tensor | None, keep: bool) -> Memory | None:
         if batch.memory is None:

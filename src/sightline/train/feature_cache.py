@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -11,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sightline.errors import Problem, Refused
 from sightline.lineage import artifact, sha256_json, write_json
+from sightline.model.assembly import ModelConfig
 from sightline.model.batch import Features, Pictures
 from sightline.model.packing import FeatureSource
 from sightline.model.processor import Processor
@@ -75,6 +79,7 @@ def build_cache(
     folder = root / key
     if (folder / "index.json").is_file():
         return FeatureCache(folder)
+    _refuse_full_disk(root, predicted_bytes(config, [tiling for _, _, tiling in unique.values()], precision), len(unique))
     progress = Progress(label, len(unique), "pictures")
     device = next(model.parameters()).device
     with artifact(folder) as temporary:
@@ -93,6 +98,29 @@ def build_cache(
         writer.close()
     progress.close()
     return FeatureCache(folder)
+
+
+def predicted_bytes(config: ModelConfig, tilings: Iterable[Tiling], precision: str) -> int:
+    """Size of the values of a cache of pictures cut like this, before any is encoded; the index comes on top, some hundred bytes a picture."""
+    width = {encoder.name: encoder.channels() * _DTYPES[precision].itemsize for encoder in config.encoders}
+    sizes = Counter((encoder.name, crop.window[2:]) for tiling in tilings for crop in tiling.crops for encoder in config.encoders if crop.role in encoder.sees)
+    grids = {encoder.name: encoder.grid for encoder in config.encoders}
+    return sum(grids[name](*size).count * width[name] * count for (name, size), count in sizes.items())
+
+
+def _refuse_full_disk(root: Path, needed: int, pictures: int) -> None:
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise Refused(
+            Problem(
+                code="train/cache-too-large",
+                place=str(root),
+                found=f"{needed / 2**30:.1f} GiB of features of {pictures} pictures, {free / 2**30:.1f} GiB free",
+                allowed="features that fit the disk",
+                fix="cache_features: false for the stage, or a run folder on another disk",
+            )
+        )
 
 
 class _Writer:

@@ -1,0 +1,34 @@
+"""Recipe switches that trade time for memory or rounding: recomputation, compilation, tf32. None of them changes a result beyond rounding, nor a name or number in the weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from sightline.model.vlm import Model
+from sightline.train.stage import StageConfig
+
+
+def throw(model: Model, stage: StageConfig, backend: str = "inductor") -> None:
+    """Make a prepared model run as the stage's switches say, for the rest of its life. `backend` of the compiler: see torch.compile."""
+    # told in both directions: an earlier stage of the same process may have said otherwise
+    torch.backends.cuda.matmul.allow_tf32 = stage.tf32
+    torch.backends.cudnn.allow_tf32 = stage.tf32
+    for path, part in model.parts().items():
+        if path.startswith("encoders.") and not any(p.requires_grad for p in part.parameters()):
+            continue  # runs without gradient: nothing is kept, and the feature cache runs it once
+        for block in getattr(part, "blocks", []):
+            if stage.recompute and "forward" not in block.__dict__:
+                block.__dict__["forward"] = partial(_again, block)
+            if stage.compile:
+                block.compile(dynamic=True, backend=backend)
+
+
+def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A block whose inner activations are computed again in backward instead of being kept."""
+    run = partial(type(block).forward, block)
+    return checkpoint(run, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else run(*args, **kwargs)
