@@ -17,6 +17,7 @@ import hostile_json
 import hostile_pictures
 import hostile_recipes
 import killed_runs
+import resume_torture
 from figures import ROOT, Figure, measure, show
 from hostile_pictures import Outcome, encoded, peak, sample_picture
 
@@ -33,6 +34,7 @@ class Soak:
     """A folder that is removed afterwards."""
     seed: int = 0
     kills: int = 12
+    deaths: int = 30
     tries: int = 60
     sets: int = 10_000
     """Hostile data sets."""
@@ -57,6 +59,11 @@ def kill(soak: Soak) -> Iterator[Figure]:
     """A tiny quickstart killed at random moments and run again."""
     scratch = _folder(soak, "kill")
     yield judged("kill", killed_runs.check_all(soak.program, ROOT / "recipes" / "quickstart.yaml", scratch, soak.seed, soak.kills))
+
+
+def resume_torture_line(soak: Soak) -> Iterator[Figure]:
+    """Four stages killed again and again, a third of the times inside the writing of a checkpoint: the last bit of the weights is that of an undisturbed run."""
+    yield judged("resume-torture", resume_torture.check_all(_folder(soak, "torture"), soak.deaths, soak.deaths // 3, soak.seed))
 
 
 def pictures(soak: Soak) -> Iterator[Figure]:
@@ -120,6 +127,7 @@ LINES: dict[str, Callable[[Soak], Iterator[Figure]]] = {
     "hostile-json": json_files,
     "hostile-corpus": corpus,
     "kill": kill,
+    "resume-torture": resume_torture_line,
 }
 """What is measured in memory comes first, while the process is small."""
 
@@ -131,11 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(LINES), metavar="NAME", help="run this line; may be repeated")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--kills", type=int, default=12, metavar="N", help="runs to kill (default: 12)")
+    parser.add_argument("--deaths", type=int, default=30, metavar="N", help="times that one run is killed in training (default: 30)")
     parser.add_argument("--tries", type=int, default=60, metavar="N", help="garbled variants of each file (default: 60)")
     parser.add_argument("--sets", type=int, default=10_000, metavar="N", help="hostile data sets (default: 10000)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="sightline-soak-") as scratch:
-        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, tries=arguments.tries, sets=arguments.sets)
+        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, deaths=arguments.deaths, tries=arguments.tries, sets=arguments.sets)
         found = show(measure({name: partial(LINES[name], soak) for name in arguments.only or LINES}))
     return int(any(not figure.passed for figure in found))
 

@@ -27,7 +27,7 @@ from sightline.run_events import Events
 from sightline.samples.sample import Text
 from sightline.samples.store import Store
 
-NODE_VERSION = 1
+NODE_VERSION = 2
 """Raised when a node would make something else from the same inputs: old results are then made again."""
 
 
@@ -157,7 +157,7 @@ class Run:
             )
             self.events.write({"event": "data", "data": name, **report})
 
-        said = [config.model_dump(mode="json", exclude={"make"}), outside, self.recipe.seed if config.then else 0]
+        said = [config.model_dump(mode="json", exclude={"make", "expect"}), outside, self.recipe.seed if config.then else 0]
         self.node(f"data/{name}", said, inputs, folder, work, lambda: Store.open(folder).id)
 
     def _made(self, name: str) -> Path | None:

@@ -126,9 +126,15 @@ def _latest(events: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]
 def _stages(run: Run, events: list[dict[str, Any]]) -> list[StageFacts]:
     trained = _latest(events, "trained")
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    before: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for event in events:
         if event["event"] == "table":
+            before[event["stage"]] = curves.get(event["stage"], {})
             curves[event["stage"]] = {}
+        elif event["event"] == "resumed":
+            # The stage goes on from a checkpoint: of what a killed run had drawn, the steps up to there stay.
+            drawn = before.get(event["stage"], {}).items()
+            curves[event["stage"]] = {term: [point for point in points if point[0] < event["step"]] for term, points in drawn}
         elif event["event"] == "step":
             own = curves.setdefault(event["stage"], {})
             for term, value in event["terms"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,13 @@ from sightline.progress import Progress
 from sightline.run_probe import baselines
 from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Sample
+from sightline.train.checkpoints import Checkpoints
 from sightline.train.feature_cache import FeatureCache, build_cache
-from sightline.train.loop import Feed, Outcome, train
+from sightline.train.feeding import Feed
+from sightline.train.loop import Outcome, train
 from sightline.train.objectives import captions
 from sightline.train.stage import Prepared, StageConfig, merge_lora, prepare, table_text
+from sightline.train.switches import throw
 
 if TYPE_CHECKING:
     from sightline.run import Run
@@ -119,15 +123,17 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
     outside = {
         part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
     }
-    said = [stage.model_dump(mode="json"), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
+    # when a stage is saved changes none of its numbers
+    said = [stage.model_dump(mode="json", exclude={"checkpoints"}), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
 
     def work(fingerprint: str) -> None:
         torch.set_num_threads(run.recipe.threads or torch.get_num_threads())
         model, processor, base = start_model(run, number, stage)
         prepared = prepare(model, stage)
+        throw(model, stage)
         _say(f"stage {stage.name}\n{table_text(prepared.table)}")
         run.events.write({"event": "table", "stage": stage.name, "table": [asdict(row) for row in prepared.table]})
-        outcome = _train(run, number, stage, model, processor, prepared)
+        outcome = _train(run, number, stage, model, processor, prepared, Checkpoints(folder.parent / "checkpoints", fingerprint, stage, run.events.write, _say))
         if outcome.unread:
             named, more = outcome.unread[:_NAMED], len(outcome.unread) - _NAMED
             _say(
@@ -141,15 +147,20 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         _save(run, stage, model, processor, prepared, base, folder, fingerprint, [run.ids[i] for i in inputs])
 
     run.node(f"stages/{stage.name}", said, inputs, folder, work, lambda: Lineage.read(folder).id)
+    for made in ("checkpoints", "faults"):
+        shutil.rmtree(folder.parent / made, ignore_errors=True)
 
 
-def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared) -> Outcome:
+def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared, checkpoints: Checkpoints) -> Outcome:
     objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
     mixture = _mixture(run, stage, processor)
     objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), processor)
     seed = int(np.random.SeedSequence([run.recipe.seed, number, 1]).generate_state(1)[0])
     feed = Feed(mixture, processor, objective, stage, seed, _features(run, stage, model, processor, mixture))
-    return train(model, prepared, objective, feed, stage, run.events.write, f"stage {stage.name}")
+    if feed.apart:
+        _say(f"stage {stage.name}: samples are not packed: {feed.apart}")
+    faults = checkpoints.folder.parent / "faults"
+    return train(model, prepared, objective, feed, stage, run.events.write, f"stage {stage.name}", checkpoints=checkpoints, fault_folder=faults)
 
 
 def _mixture(run: Run, stage: StageConfig, processor: Processor) -> Mixture:

@@ -23,7 +23,8 @@ from sightline.model.vlm import Model
 from sightline.samples.pictures import describe
 from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 from sightline.samples.store import Store
-from sightline.train.loop import Feed, Outcome, train
+from sightline.train.feeding import Feed
+from sightline.train.loop import Outcome, train
 from sightline.train.stage import Prepared, StageConfig, prepare
 
 ANSWERS = ("yes", "a pond", "two tanks beside a long road, three vehicles and a grove of trees", "no")
@@ -76,13 +77,16 @@ class World:
         objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), self.processor)
         return Feed(mixture, self.processor, objective, stage, seed, features)
 
-    def train(self, model: Model, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None) -> tuple[Prepared, Outcome, list[dict[str, Any]]]:
-        """Run the stage on the model; what was prepared, what it did, what it recorded."""
+    def train(
+        self, model: Model, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None, **more: Any
+    ) -> tuple[Prepared, Outcome, list[dict[str, Any]]]:
+        """Run the stage on the model; what was prepared, what it did, what it recorded. `more`: checkpoints, fault_folder, record in place of the list."""
         torch.manual_seed(seed)
         events: list[dict[str, Any]] = []
         prepared = prepare(model, stage)
         feed = self.feed(stage, seed, features)
-        return prepared, train(model, prepared, feed.objective, feed, stage, events.append, "try"), events
+        record = more.pop("record", events.append)
+        return prepared, train(model, prepared, feed.objective, feed, stage, record, "try", **more), events
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import torch
 from sightline.data.mixture import Mixture
 from sightline.errors import Refused
 from sightline.model.vlm import Model
-from sightline.train.loop import CHECK_AFTER, ChangeCheck, Feed
+from sightline.train.change_check import CHECK_AFTER, ChangeCheck
+from sightline.train.feeding import Feed
 from sightline.train.stage import StageConfig, prepare
 
 RATE = {"learning_rate": 1e-2}

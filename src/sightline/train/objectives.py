@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from sightline.model.packing import Encoded
 from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.sample import Sample, Text
+from sightline.train.world import ALONE, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,20 @@ class Objective(Protocol):
         """Called before each optimizer step: what is random in a loss is a function of both."""
         ...
 
-    def __call__(self, model: Model, batch: Batch) -> Losses:
+    def __call__(self, model: Model, batch: Batch, world: World = ALONE) -> Losses:
         """Forward and losses."""
         ...
 
     def after_step(self, model: Model) -> None:
         """Called after each optimizer step, for copies that follow the model and for bounds of its tensors."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on besides the model: a tree of tensors, for checkpoints."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, whose tensors lie on the model's device; a branch of nothing but None is not there."""
         ...
 
 
@@ -74,6 +83,14 @@ class Steadfast:
 
     def after_step(self, model: Model) -> None:
         """Nothing follows the model."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to go on from."""
+        assert not state
 
 
 OBJECTIVE = Family("objective")
@@ -137,7 +154,7 @@ class AnswerLikelihoodObjective(Steadfast):
         total = float(batch.weights.sum())
         return {"answer": total, "z": total} if self.config.z_loss else {"answer": total}
 
-    def __call__(self, model: Model, batch: Batch) -> Losses:
+    def __call__(self, model: Model, batch: Batch, world: World = ALONE) -> Losses:
         """Terms answer and, where asked for, z."""
         output = model(batch, ask="write")
         assert output.logp is not None and output.lse is not None
@@ -244,7 +261,7 @@ class ContrastiveObjective(Steadfast):
         pairs = {"contrastive": float(len(batch.texts.lengths))}
         return {**pairs, "tags": float(len(batch.pictures.tilings))} if self.config.tags else pairs
 
-    def __call__(self, model: Model, batch: Batch) -> Losses:
+    def __call__(self, model: Model, batch: Batch, world: World = ALONE) -> Losses:
         """Terms contrastive and, where asked for, tags."""
         assert batch.texts is not None and model.text_encoder is not None
         pairs, picture_of = len(batch.texts.lengths), batch.texts.picture_of

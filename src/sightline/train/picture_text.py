@@ -25,6 +25,7 @@ from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.sample import Sample
 from sightline.train.objectives import OBJECTIVE, Losses, captions, refuse_rows
+from sightline.train.world import ALONE, World
 
 _DRAWS = 2
 """Marks the random stream of negatives; rows and captions have others."""
@@ -132,7 +133,7 @@ class PictureTextObjective:
         """Where the run is: negatives are a function of (seed, step), and alpha of the step."""
         self._step, self._seed = step, seed
 
-    def __call__(self, model: Model, batch: Batch) -> Losses:
+    def __call__(self, model: Model, batch: Batch, world: World = ALONE) -> Losses:
         """Terms contrastive and, where they have a weight, match and tell. Encoders run once."""
         assert batch.texts is not None
         output = model(batch, ask="embed")
@@ -214,7 +215,8 @@ class PictureTextObjective:
         if self._copy is None:
             self._copy = copy.deepcopy(model).eval()
             if self._restored is not None:
-                self._copy.load_state_dict(self._restored)
+                unknown = self._copy.load_state_dict(self._restored, strict=False).unexpected_keys
+                assert not unknown, unknown
                 self._restored = None
         return _pairs(self._copy(batch, ask="embed"), batch, keys)
 
@@ -232,14 +234,17 @@ class PictureTextObjective:
             follower.copy_(leader)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights of the copy and pairs of the queue, for checkpoints."""
+        """What of the copy follows the model (what is frozen is the model's own), and pairs of the queue, for checkpoints."""
         queue = self._queue and {"pictures": self._queue.pictures, "texts": self._queue.texts, "keys": self._queue.keys}
-        return {"copy": self._copy.state_dict() if self._copy is not None else self._restored, "queue": queue}
+        if self._copy is None:
+            return {"copy": self._restored, "queue": queue}
+        frozen = {name for name, p in self._copy.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {"copy": {name: tensor for name, tensor in self._copy.state_dict().items() if name not in frozen}, "queue": queue}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint, whose tensors lie on the model's device."""
-        self._copy, self._restored = None, state["copy"]
-        self._queue = _Seen(**state["queue"]) if state["queue"] is not None else None
+        self._copy, self._restored = None, state.get("copy")
+        self._queue = _Seen(**queue) if (queue := state.get("queue")) is not None else None
 
 
 def similarity(pictures: Tensor, texts: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class Lora(Config):
     """Scale is alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the adapter's input."""
+    dora: bool = False
+    """Direction and length of each output are adapted apart (Liu et al. 2024, equation 5): a trained magnitude for every row of a weight; slower."""
     targets: tuple[str, ...] = ()
     """Ends of module paths inside the part; empty = every linear layer but the language-model head."""
 
@@ -42,6 +44,19 @@ class PartTraining(Config):
     """Only the last k blocks of the part."""
     lora: Lora | None = None
     """Train adapters instead of the weights."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Rate of each block as a share of the next one's (Bao et al. 2022, section 3.2): d^(L+1-l) for block l of L, d^(L+1) for what stands before the blocks, 1 after them."""
+
+
+class CheckpointPlan(Config):
+    """When a running stage is saved, and how many checkpoints stay. None of it changes a number; SIGTERM and SIGINT save in any case."""
+
+    seconds: float | None = Field(default=600.0, gt=0)
+    """Save when so much time has passed since the last one; null = never by time."""
+    steps: int | None = Field(default=None, ge=1)
+    """Save after so many optimizer steps."""
+    keep: int = Field(default=2, ge=1)
+    """Newest checkpoints that stay. All go when the stage's model is saved."""
 
 
 class StageConfig(Config):
@@ -65,6 +80,16 @@ class StageConfig(Config):
     """Rows per optimizer step."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Rows per forward; default is the whole batch."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Instead of micro_batch: most tokens per forward. Rows are dealt so that forwards are about equal, the largest first; bounds the memory, changes no result."""
+    pack: bool | None = None
+    """Samples share one bin without padding and without seeing each other; default: where that is faster. Changes no result."""
+    recompute: bool = False
+    """Activations inside blocks are computed again in backward instead of being kept: about a third more time, far less memory."""
+    compile: bool = False
+    """Blocks run through torch.compile: the first steps take minutes, later ones less."""
+    tf32: bool = False
+    """float32 products in tf32 on NVIDIA GPUs: 10 bits of mantissa."""
     chat: str | None = None
     """Chat format of this stage where it is not the model's, such as `caption`; it must end answers with the same token."""
     tiler: Annotated[Tiler, TILER] | None = None
@@ -93,11 +118,15 @@ class StageConfig(Config):
     """Encode pictures once when the encoder is frozen and nothing is augmented."""
     every: int = Field(default=10, ge=1)
     """Steps between records of the loss."""
+    checkpoints: CheckpointPlan = CheckpointPlan()
+    """When the running stage is saved, so that a stopped run goes on where it was."""
 
     @model_validator(mode="after")
     def _lengths(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.tokens is not None and self.micro_batch is not None:
+            raise ValueError("give either tokens or micro_batch")
         if self.mix and (unknown := self.mix.unknown(self.data)):
             raise ValueError(
                 f"mix names {', '.join(unknown)}; the stage has the data {', '.join(self.data)} and the groups {', '.join(self.mix.groups) or '(none)'}"
@@ -173,7 +202,7 @@ def prepare(model: Model, stage: StageConfig) -> Prepared:
         total = sum(parameter.numel() for parameter in module.parameters())
         for key, said, tensors, how_ in ((path, plan, own, how), *((key, stage.train[key], tensors, "all of it") for key, tensors in inside.items())):
             trained.update(tensors)
-            groups += _groups(tensors, said.learning_rate, stage.weight_decay) if said else []
+            groups += _layered(module, tensors, said, stage.weight_decay) if said else []
             count = sum(parameter.numel() for parameter in tensors.values())
             table.append(
                 TableRow(part=key, parameters=total if key == path else count, trained=count, how=how_, learning_rate=said.learning_rate if said else None)
@@ -222,10 +251,13 @@ def _open_inside(path: str, module: nn.Module, stage: StageConfig, problems: lis
 def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems: list[Problem]) -> tuple[dict[str, nn.Parameter], str]:
     """The parameters that a part trains, and how; what does not fit joins `problems`. What no consumer reads is not trained, nor is what is fixed for ever."""
     spare = set(getattr(module, "spare", ()))
+    if plan.layer_decay != 1.0 and not getattr(module, "blocks", []):
+        place, found = f"stages.{stage}.train.{path}.layer_decay", f"{plan.layer_decay:g}"
+        problems.append(Problem(code="train/no-blocks", place=place, found=found, allowed="nothing: this part has no blocks", fix="leave layer_decay out"))
     if plan.lora:
         problems += insert_lora(f"stages.{stage}.train.{path}", module, plan.lora)
         chosen = {name: p for name, p in module.named_parameters() if "lora_" in name}
-        how = f"lora r={plan.lora.rank} alpha={plan.lora.alpha:g}"
+        how = f"{'dora' if plan.lora.dora else 'lora'} r={plan.lora.rank} alpha={plan.lora.alpha:g}"
     elif plan.last is not None:
         ids = {id(p) for name, p in module.named_parameters() if name not in spare}
         blocks = [block for block in getattr(module, "blocks", []) if any(id(p) in ids for p in block.parameters())]
@@ -244,6 +276,31 @@ def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen, how
+
+
+def layer_scales(module: nn.Module, decay: float) -> dict[int, float]:
+    """Parameter (by id) -> share of the part's rate. Blocks that nothing reads count as deep as they stand."""
+    blocks = list(getattr(module, "blocks", []))
+    depth = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
+    found, reached = {}, 0
+    for parameter in module.parameters():
+        reached = max(reached, depth.get(id(parameter), 0))
+        layer = depth.get(id(parameter), len(blocks) + 1 if reached else 0)
+        found[id(parameter)] = decay ** (len(blocks) + 1 - layer)
+    return found
+
+
+def _layered(module: nn.Module, tensors: dict[str, nn.Parameter], said: PartTraining, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of a part: one pair for each rate."""
+    if said.layer_decay == 1.0 or not getattr(module, "blocks", []):
+        return _groups(tensors, said.learning_rate, weight_decay)
+    scales = layer_scales(module, said.layer_decay)
+    shares = sorted({scales[id(p)] for p in tensors.values()})
+    found = []
+    for share in shares:
+        own = {name: p for name, p in tensors.items() if scales[id(p)] == share}
+        found += _groups(own, said.learning_rate * share, weight_decay)
+    return found
 
 
 def _groups(parameters: dict[str, nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
@@ -282,7 +339,7 @@ def insert_lora(place: str, module: nn.Module, lora: Lora) -> list[Problem]:
     ]
     if not targets:
         return problems
-    inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets), module)  # pyright: ignore[reportArgumentType]
+    inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=targets), module)  # pyright: ignore[reportArgumentType]
     return problems
 
 

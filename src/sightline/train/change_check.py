@@ -1,0 +1,72 @@
+"""The freeze law: after a few steps every trainable tensor has changed and no frozen one has."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sightline.errors import Problem, Refused
+
+CHECK_AFTER = 3
+"""Optimizer steps of non-zero rate after which every trainable tensor must have changed and no frozen one may have."""
+
+
+class ChangeCheck:
+    """After CHECK_AFTER steps: every trainable tensor that was read has changed, no frozen one has."""
+
+    def __init__(self, model: nn.Module, trained: dict[str, nn.Parameter]) -> None:
+        self.trained = trained
+        ids = {id(p) for p in trained.values()}
+        self.frozen = {name: tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()] if id(tensor) not in ids and not moves(model, name)}
+        self.before = {name: _mark(tensor) for name, tensor in (*self.trained.items(), *self.frozen.items())}
+
+    def run(self, stage: str) -> list[str]:
+        """Names of trainable tensors that nothing reads. Refused where a read one stood still, or a frozen one moved."""
+        unchanged = [name for name, p in self.trained.items() if _mark(p) == self.before[name]]
+        # a gradient of nothing but zeros is that of a part whose input no row had: regions that no question named
+        unread = [name for name in unchanged if (gradient := self.trained[name].grad) is None or not gradient.any()]
+        still = [name for name in unchanged if name not in unread]
+        moved = [name for name, tensor in self.frozen.items() if _mark(tensor) != self.before[name]]
+        problems = [
+            Problem(
+                code="train/tensor-stands-still",
+                place=name,
+                found=f"unchanged after {CHECK_AFTER} steps",
+                allowed="every trained tensor changes",
+                fix=f"take it out of stages.{stage}.train or check its gradient",
+            )
+            for name in still
+        ] + [
+            Problem(
+                code="train/frozen-tensor-moved",
+                place=name,
+                found=f"changed within {CHECK_AFTER} steps",
+                allowed="frozen parts stay as they are",
+                fix="report this: it is a defect",
+            )
+            for name in moved
+        ]
+        if problems:
+            raise Refused(problems)
+        return unread
+
+
+def moves(model: nn.Module, name: str) -> bool:
+    """Buffers of a module in training mode (running statistics of a trained part) may move."""
+    owner = model.get_submodule(name.rsplit(".", 1)[0]) if "." in name else model
+    return name.rsplit(".", 1)[-1] in dict(owner.named_buffers(recurse=False)) and owner.training
+
+
+_PIECE = 1 << 20
+"""Numbers marked at once: no float64 copy of a whole table exists."""
+
+
+def _mark(tensor: torch.Tensor) -> tuple[float, float]:
+    # places count: the two numbers of a softmax's bias change by opposite amounts, which no plain sum shows
+    place = torch.arange(1, _PIECE + 1, device=tensor.device, dtype=torch.float64)
+    line = square = 0.0
+    for number, piece in enumerate(tensor.detach().flatten().split(_PIECE), 1):
+        wide = piece.double()
+        line += number * wide.dot(place[: len(wide)]).item()
+        square += number * wide.square_().dot(place[: len(wide)]).item()
+    return line, square
