@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,15 @@ def test_answers_are_kept_and_not_asked_again(answerer: ModelAnswerer, tmp_path:
 def test_what_a_model_cannot_do_is_refused(answerer: ModelAnswerer) -> None:
     with pytest.raises(Refused, match=r"asked to choose[^$]*write, embed, match, tell"):
         list(answerer.answer([pair(1, "a ship", "choose")]))
+
+
+def test_a_picture_alone_has_a_vector(answerer: ModelAnswerer) -> None:
+    looks = [replace(request, sample=replace(request.sample, turns=request.sample.turns[:1])) for request in (pair(1, "", "embed"), pair(2, "", "embed"))]
+    first, second = answerer.answer(looks)
+    assert first.score is None and first.vector is not None and second.vector is not None
+    assert np.linalg.norm(first.vector) == pytest.approx(1.0, abs=1e-5) and first.vector != second.vector
+    [told] = answerer.answer([pair(1, "a ship", "embed")])
+    batch = answerer.processor.collate([[answerer.processor.encode_pair(pair(1, "a ship", "embed").sample, "a ship")]])
+    with torch.no_grad():
+        text = answerer.model(batch, ask="embed").texts[0].numpy()
+    assert np.dot(first.vector, text) == pytest.approx(told.score, abs=1e-5)

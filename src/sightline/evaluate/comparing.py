@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ _NEEDS = {"write": "write", "score": "write", "match": "match", "embed": "embed"
 
 class ModelAnswerer:
     """Answers whatever its model is able to: write (text), score (log-probabilities of the given text), match (score: probability that the given text is that of the picture),
-    embed (score: cosine).
+    embed (score: cosine of picture and text; where the last turn is the user's, so that no text is given: the picture's vector, of unit length).
     """
 
     def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32") -> None:
@@ -85,12 +86,19 @@ class ModelAnswerer:
                 scores = self.model(batch, ask="match", given=Given(features=seen.features, texts=batch.texts, pairs=pairs)).match.float().softmax(1)[:, 1]
             else:
                 scores = torch.einsum("xqe,xe->xq", seen.pictures[owners], seen.texts).amax(1).float()
+        looks = torch.nn.functional.normalize(seen.pictures[owners].float().mean(1), dim=-1).tolist()  # several query vectors: their mean
         seconds = (time.monotonic() - began) / len(requests)
-        for request, score in zip(requests, scores.tolist()):
-            yield Answer(key=self.key(request), sample=request.sample.id, weights=self.weights, text="", score=score, seconds=seconds)
+        for request, score, look in zip(requests, scores.tolist(), looks):
+            said: dict[str, Any] = {"vector": tuple(look)} if _wordless(request) else {"score": score}
+            yield Answer(key=self.key(request), sample=request.sample.id, weights=self.weights, text="", seconds=seconds, **said)
+
+
+def _wordless(request: Request) -> bool:
+    """Whether only the picture is asked about."""
+    return request.ask == "embed" and request.sample.turns[-1].role == "user"
 
 
 def _told(request: Request) -> str:
-    """The text that is compared: that of the last turn, which is the assistant's."""
-    assert request.sample.turns[-1].role == "assistant", "a comparison is given its text"
-    return request.sample.text(len(request.sample.turns) - 1)
+    """The text that is compared: that of the last turn, which is the assistant's; nothing where only the picture is asked about."""
+    assert _wordless(request) or request.sample.turns[-1].role == "assistant", "a comparison is given its text"
+    return "" if _wordless(request) else request.sample.text(len(request.sample.turns) - 1)
