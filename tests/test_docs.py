@@ -73,7 +73,8 @@ def test_links_lead_somewhere(docs: Path) -> None:
         assert heading in titles, f"{page.name}: {name}#{heading}"
 
 
-@pytest.mark.parametrize("page", [pytest.param("quickstart.md", marks=pytest.mark.slow), "data.md"])
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["quickstart.md", "data.md"])
 def test_the_blocks_of_a_page_run(page: str, docs: Path, tmp_path: Path, tools: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

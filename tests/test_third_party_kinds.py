@@ -37,6 +37,7 @@ def test_tiles_of_another_package(repository: Path, installed: dict[str, str]) -
     assert tiles["boxes"] == [[0.0, 0.0, 1200.0, 200.0], [0.0, 200.0, 1200.0, 400.0]]
 
 
+@pytest.mark.slow
 def test_a_recipe_with_kinds_of_another_package_is_planned_and_trains(repository: Path, installed: dict[str, str], tmp_path: Path) -> None:
     recipe = str(repository / "docs/examples/sightline-stripes/recipe.yaml")
     planned = sightline(installed, "plan", recipe, "--model-only", "--json")

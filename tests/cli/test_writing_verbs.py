@@ -96,6 +96,7 @@ def test_a_spent_budget_is_told_and_the_pass_goes_on(store: Path, tmp_path: Path
     assert len(answers_of(tmp_path / "out")) == ROWS
 
 
+@pytest.mark.slow
 def test_a_killed_pass_asks_nothing_twice(store: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
 

@@ -123,7 +123,7 @@ def test_a_failing_disk_at_any_call(rows: Path, whole: dict[str, bytes], module:
     assert number > 2
 
 
-@pytest.mark.parametrize("engine", [Local(workers=2), "ray"], ids=str)
+@pytest.mark.parametrize("engine", [Local(workers=2), pytest.param("ray", marks=pytest.mark.slow)], ids=str)
 def test_engines_write_the_same_bytes(rows: Path, whole: dict[str, bytes], engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "ray":
         engine = Ray(workers=2)
