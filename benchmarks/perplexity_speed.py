@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from figures import Figure, show
 from PIL import Image
+from workload_a import TOWER, WORDS, write_model
 
 from sightline.data.scoring import PROMPT, Perplexity, perplexity
 from sightline.samples.exchange import Request
@@ -26,32 +27,6 @@ from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 
 TIMES_FASTER = 3.0
 PICTURES, CAPTIONS = 6, 5
-TOWER = {
-    "model_type": "clip_vision_model",
-    "image_size": 224,
-    "patch_size": 16,
-    "hidden_size": 384,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-}
-DECODER = {
-    "model_type": "qwen2",
-    "vocab_size": 32000,
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 2048,
-    "initializer_range": 0.05,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "tie_word_embeddings": False,
-}
-_SEEN = "many green trees and some buildings are near a river with a bridge over it several planes parked beside the terminal of an airport"
-WORDS = _SEEN.split()
 
 
 def _picture(rng: np.random.Generator) -> Picture:
@@ -71,38 +46,6 @@ def rows(pictures: int, captions: int, seed: int) -> list[Sample]:
         turns = (Turn(role="user", items=(Show(picture=0),)), Turn(role="assistant", items=first, alternatives=tuple(others)))
         found.append(Sample(id=f"{number:03}", pictures=(_picture(rng),), turns=turns, origin=Origin(source="bench")))
     return found
-
-
-def write_model(folder: Path) -> tuple[Path, Path]:
-    """The model directory, and the same weights as transformers reads them."""
-    import torch
-
-    from sightline.model import directory
-    from sightline.model.assembly import ModelConfig
-    from sightline.model.connectors import MlpConnector
-    from sightline.model.encoders import EncoderConfig
-    from sightline.model.language import LanguageModelConfig
-    from sightline.model.native.native_directory import export
-    from sightline.model.processor import Processor
-    from sightline.model.tiling import WholeTiler
-    from sightline.model.tokens import train_tokenizer
-    from sightline.model.vlm import Model
-
-    config = ModelConfig(
-        encoders=[EncoderConfig(config=TOWER, layer=-2)],
-        tiler=WholeTiler(size=224),
-        connector=MlpConnector(depth=2),
-        language_model=LanguageModelConfig(config=DECODER, attention="sdpa"),
-        chat="vicuna",
-    )
-    tokenizer = train_tokenizer([_SEEN, PROMPT, config.chat_format().default_system or ""], 600, config.chat_format())
-    torch.manual_seed(0)
-    resolved = config.resolve()
-    ours, theirs = folder / "ours", folder / "theirs"
-    ours.mkdir()
-    directory.save(ours, Model(resolved), Processor(resolved, tokenizer))
-    export(ours, theirs, "llava")
-    return ours, theirs
 
 
 class Loop:
@@ -153,7 +96,7 @@ def perplexity_speed(repeats: int = 3, pictures: int = PICTURES) -> Iterator[Fig
 
     operator = Perplexity(**{"with": "bench"})  # pyright: ignore[reportArgumentType]
     with tempfile.TemporaryDirectory() as scratch:
-        ours, theirs = write_model(Path(scratch))
+        ours, theirs = write_model(Path(scratch), texts=[PROMPT])
         loaded, loop = directory.load(ours), Loop(theirs)
         worst = 0.0
         for captions, count in ((CAPTIONS, pictures), (1, CAPTIONS * pictures // 2)):

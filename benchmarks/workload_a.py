@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 TOWER = {
@@ -32,8 +33,8 @@ SEEN = "many green trees and some buildings are near a river with a bridge over 
 WORDS = SEEN.split()
 
 
-def write_model(folder: Path, blocks: int | None = None) -> tuple[Path, Path]:
-    """The model directory, and the same weights as transformers reads them; `blocks`: of tower and decoder each, where not all."""
+def write_model(folder: Path, blocks: int | None = None, texts: Sequence[str] = ()) -> tuple[Path, Path]:
+    """The model directory, and the same weights as transformers reads them; `blocks`: of tower and decoder each, where not all; `texts`: what the tokenizer is trained on besides WORDS."""
     import torch
 
     from sightline.model import directory
@@ -55,7 +56,7 @@ def write_model(folder: Path, blocks: int | None = None) -> tuple[Path, Path]:
         language_model=LanguageModelConfig(config=DECODER | fewer, attention="sdpa"),
         chat="vicuna",
     )
-    tokenizer = train_tokenizer([SEEN, config.chat_format().default_system or ""], 600, config.chat_format())
+    tokenizer = train_tokenizer([SEEN, *texts, config.chat_format().default_system or ""], 600, config.chat_format())
     torch.manual_seed(0)
     resolved = config.resolve()
     ours, theirs = folder / "ours", folder / "theirs"

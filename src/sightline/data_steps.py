@@ -10,16 +10,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from sightline import recipe_source
-from sightline.data.captioning import Asking
 from sightline.data.engine import Engine
-from sightline.data.operators import Operator
-from sightline.data.parts import Parts
 from sightline.data.steps import OPERATOR, read_and_apply
 from sightline.kinds import Config
 from sightline.lineage import sha256_json
-from sightline.named_answerers import EndpointLimits, named_answerer
+from sightline.named_answerers import remembered
 from sightline.recipe import short
-from sightline.samples.exchange import Answerer
 from sightline.samples.store import Store
 
 
@@ -42,19 +38,10 @@ def apply_steps(store: Path, operators: Sequence[Config], out: Path, *, seed: in
 
     Returns the counts of each operator, of each rule, and of the store written. Operators that ask name a folder or an endpoint in `with:`; answers are kept beside `out` and never asked twice.
     """
-    if fresh:
-        Parts(out).remove()
-    answerers: dict[str, Answerer] = {}
-
-    def answerer(operator: Operator) -> Answerer:
-        assert isinstance(operator, Asking)
-        name = operator.answered_by
-        if name not in answerers:
-            limits = EndpointLimits(key_file=Path(operator.key_file) if operator.key_file else None)
-            answerers[name] = named_answerer(name, answers=out.parent / f"{out.name}.answers.jsonl", limits=limits)
-        return answerers[name]
-
+    answerers = remembered(lambda name, precision: out.parent / f"{out.name}.answers.jsonl")
     config = sha256_json([operator.model_dump(mode="json") for operator in operators])
-    counts = read_and_apply([], Store.open(store), operators, out, on_problem="refuse", seed=seed, config=config, answerers=answerer, engine=engine)
+    counts = read_and_apply(
+        [], Store.open(store), operators, out, on_problem="refuse", seed=seed, config=config, answerers=answerers, engine=engine, fresh=fresh
+    )
     rules = Counter(rule for _, rule in Store.open(out).quarantined())
     return {**counts, "rules": dict(sorted(rules.items()))}

@@ -8,13 +8,14 @@ http://HOST:PORT/v1#MODEL        an endpoint that speaks the OpenAI protocol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from sightline.data.captioning import is_endpoint, is_outside
+from sightline.data.captioning import Asking, is_endpoint, is_outside
+from sightline.data.operators import AnswererOf, Operator
 from sightline.errors import Problem, Refused, nearest
 from sightline.evaluate.answering import load_checked
 from sightline.evaluate.answers import AnswerFile, Keyed, Remembering
@@ -49,6 +50,21 @@ def named_answerer(
     if problem is not None:
         raise Refused(problem)
     return Remembering(_answerer(name, stages or {}, precision, limits or EndpointLimits()), AnswerFile(answers))
+
+
+def remembered(file_of: Callable[[str, str], Path], stages: Mapping[str, Path] | None = None) -> AnswererOf:
+    """Who answers operators that ask: each model of each precision is loaded once, and what it says is kept in the file `file_of(name, precision)`."""
+    known: dict[tuple[str, str], Remembering] = {}
+
+    def answerer(operator: Operator) -> Remembering:
+        assert isinstance(operator, Asking)
+        name, precision = operator.answered_by, operator.precision
+        if (name, precision) not in known:
+            limits = EndpointLimits(key_file=Path(operator.key_file) if operator.key_file else None)
+            known[name, precision] = named_answerer(name, answers=file_of(name, precision), stages=stages, precision=precision, limits=limits)
+        return known[name, precision]
+
+    return answerer
 
 
 def unknown_answerer(name: str, stages: Mapping[str, Path]) -> Problem | None:

@@ -15,7 +15,7 @@ from sightline.data.mixing import mixture_text, plan_mixture, size_of
 from sightline.data.mixture import Mixture, Share
 from sightline.data.operators import AnswererOf
 from sightline.evaluate.answering import LocalAnswerer
-from sightline.evaluate.answers import AnswerFile, Remembering, answer_all
+from sightline.evaluate.answers import AnswerFile, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
 from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
@@ -23,7 +23,7 @@ from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha25
 from sightline.model import directory
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
-from sightline.named_answerers import EndpointLimits, named_answerer
+from sightline.named_answerers import remembered
 from sightline.progress import Progress
 from sightline.run_probe import baselines
 from sightline.samples.exchange import Answer, Decoding, Request
@@ -72,18 +72,12 @@ def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, di
 def stage_answerers(run: Run, data: str) -> AnswererOf:
     """Who answers the operators of a data set: models of finished stages, folders and endpoints, each loaded once, whose answers are kept in RUN/answers and never asked twice."""
     folders = {stage.name: stage_folder(run, number, stage) for number, stage in enumerate(run.recipe.stages) if f"stages/{stage.name}" in run.ids}
-    known: dict[tuple[str, str], Remembering] = {}
 
-    def answerer(operator: Any) -> Remembering:
-        name, precision = operator.answered_by, operator.precision
-        if (name, precision) not in known:
-            said = name if name in folders else sha256_json(name)[:12]
-            file = run.out / "answers" / f"{data}-{said}{'' if precision == 'float32' else f'-{precision}'}.jsonl"
-            limits = EndpointLimits(key_file=Path(operator.key_file) if operator.key_file else None)
-            known[name, precision] = named_answerer(name, answers=file, stages=folders, precision=precision, limits=limits)
-        return known[name, precision]
+    def file_of(name: str, precision: str) -> Path:
+        said = name if name in folders else sha256_json(name)[:12]
+        return run.out / "answers" / f"{data}-{said}{'' if precision == 'float32' else f'-{precision}'}.jsonl"
 
-    return answerer
+    return remembered(file_of, folders)
 
 
 def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Processor, Path | None]:

@@ -71,29 +71,32 @@ def read_and_apply(
     config: str,
     answerers: AnswererOf | None = None,
     engine: Engine | None = None,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Write the store of one data step to `out`; returns the counts of reading and of each operator.
 
     `reads`: (reader or None to recognise it, path) pairs, joined on the same picture when there are several; or `source`, whose kept rows are taken. `config` is the
-    fingerprint for the lineage, `answerers` who answers operators that ask, `engine` who computes (this machine). A killed step goes on when it is done again. Raises Refused with
+    fingerprint for the lineage, `answerers` who answers operators that ask, `engine` who computes (this machine). A killed step goes on when it is done again, unless `fresh`. Raises Refused with
     every row that cannot be read (unless `on_problem` is quarantine), and when nothing is kept in the end.
     """
     engine = engine or Local()
     policy = cast(OnProblem, on_problem)
     if source is not None:
-        return _apply(source, operators, out, seed, config, answerers, engine)
+        return _apply(source, operators, out, seed, config, answerers, engine, fresh)
     given = [(cast(Reader | None, reader), path) for reader, path in reads if path is not None]
     sets = sets_of(given)
     if not operators:
-        return {"read": read_sets(sets, out, on_problem=policy, config=config, engine=engine).counts(), "operators": []}
+        return {"read": read_sets(sets, out, on_problem=policy, config=config, engine=engine, fresh=fresh).counts(), "operators": []}
     scratch = work_folder(out) / "read"
-    read = read_sets(sets, scratch, on_problem=policy, engine=engine, keep_parts=True)
-    return {"read": read.counts(), **_apply(read, operators, out, seed, config, answerers, engine)}
+    read = read_sets(sets, scratch, on_problem=policy, engine=engine, fresh=fresh, keep_parts=True)
+    return {"read": read.counts(), **_apply(read, operators, out, seed, config, answerers, engine, fresh)}
 
 
-def _apply(source: Store, operators: Sequence[Config], out: Path, seed: int, config: str, answerers: AnswererOf | None, engine: Engine) -> dict[str, Any]:
+def _apply(
+    source: Store, operators: Sequence[Config], out: Path, seed: int, config: str, answerers: AnswererOf | None, engine: Engine, fresh: bool
+) -> dict[str, Any]:
     steps = cast(Sequence[Operator], operators)
-    counts = apply_into(source, steps, out, engine=engine, seed=seed, config=config, answerers=answerers)
+    counts = apply_into(source, steps, out, engine=engine, seed=seed, config=config, answerers=answerers, fresh=fresh)
     written = Store.open(out)
     found = {"operators": [asdict(count) for count in counts], "written": written.counts()}
     last = operators[-1] if operators else None
