@@ -112,6 +112,7 @@ def ours(folder: Path, steps: int, cached: bool, said: dict[str, Any]) -> dict[s
     from sightline.train.feeding import Feed
     from sightline.train.loop import train
     from sightline.train.stage import prepare
+    from sightline.train.watch import Watch
 
     model, processor = _loaded(folder)
     stage, store = _stage(steps, **said), Store.open(folder / "rows")
@@ -123,7 +124,7 @@ def ours(folder: Path, steps: int, cached: bool, said: dict[str, Any]) -> dict[s
     objective = stage.objective.build()
     feed = Feed(Mixture([Share(name="rows", store=store, weight=1.0)]), processor, objective, stage, 0, features)
     wall, spent = time.monotonic(), _spent()
-    outcome = train(model, prepared, objective, feed, stage, lambda event: None, "ours")
+    outcome = train(model, prepared, objective, feed, stage, Watch(stage, lambda event: None), "ours")
     return _measured(outcome.steps * BATCH, wall, spent)
 
 

@@ -35,6 +35,7 @@ from sightline.train.loop import Outcome, train
 from sightline.train.objectives import captions
 from sightline.train.stage import Prepared, StageConfig, merge_lora, prepare, table_text
 from sightline.train.switches import throw
+from sightline.train.watch import Watch
 
 if TYPE_CHECKING:
     from sightline.run import Run
@@ -154,7 +155,7 @@ def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: P
     if feed.apart:
         _say(f"stage {stage.name}: samples are not packed: {feed.apart}")
     faults = checkpoints.folder.parent / "faults"
-    return train(model, prepared, objective, feed, stage, run.events.write, f"stage {stage.name}", checkpoints=checkpoints, fault_folder=faults)
+    return train(model, prepared, objective, feed, stage, Watch(stage, run.events.write), f"stage {stage.name}", checkpoints=checkpoints, fault_folder=faults)
 
 
 def _mixture(run: Run, stage: StageConfig, processor: Processor) -> Mixture:

@@ -26,6 +26,7 @@ from sightline.samples.store import Store
 from sightline.train.feeding import Feed
 from sightline.train.loop import Outcome, train
 from sightline.train.stage import Prepared, StageConfig, prepare
+from sightline.train.watch import Watch
 
 ANSWERS = ("yes", "a pond", "two tanks beside a long road, three vehicles and a grove of trees", "no")
 CAPTIONS = ("a tank beside a road", "two ponds in a field", "trees around many pools", "vehicles on the road")
@@ -86,7 +87,7 @@ class World:
         prepared = prepare(model, stage)
         feed = self.feed(stage, seed, features)
         record = more.pop("record", events.append)
-        return prepared, train(model, prepared, feed.objective, feed, stage, record, "try", **more), events
+        return prepared, train(model, prepared, feed.objective, feed, stage, Watch(stage, record), "try", **more), events
 
 
 @pytest.fixture(scope="session")

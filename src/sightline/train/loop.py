@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from sightline.model.batch import Batch, to_device
 from sightline.model.vlm import Model
@@ -19,9 +17,11 @@ from sightline.train.change_check import CHECK_AFTER, ChangeCheck
 from sightline.train.checkpoints import Checkpoints
 from sightline.train.faults import Faults
 from sightline.train.feeding import Feed
+from sightline.train.gradients import clip_gradients, gradient_norms
 from sightline.train.objectives import Objective
 from sightline.train.stage import Prepared, StageConfig
 from sightline.train.train_state import TrainState, seed_step
+from sightline.train.watch import Watch
 from sightline.train.world import ALONE, World
 
 
@@ -44,20 +44,20 @@ def train(
     objective: Objective,
     feed: Feed,
     stage: StageConfig,
-    record: Callable[[dict[str, Any]], None],
+    watch: Watch,
     label: str,
     world: World = ALONE,
     checkpoints: Checkpoints | None = None,
     fault_folder: Path | None = None,
 ) -> Outcome:
-    """Run a stage, from its last good checkpoint where there is one. `record` receives flat events (step, loss terms, rate, norm).
+    """Run a stage, from its last good checkpoint where there is one. `watch` sees every forward and step.
 
     Refused on a step without answers, or a loss or gradient that is no number, naming the rows; their pictures go into `fault_folder`.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(prepared.groups, betas=stage.betas, fused=True)
     check = ChangeCheck(model, prepared.trained)  # marks what the stage starts from, before a checkpoint is read
-    faults = Faults(stage.name, feed, record, fault_folder)
+    faults = Faults(stage.name, feed, watch.record, fault_folder)
     state = TrainState(model, prepared, optimizer, objective, feed)
     if checkpoints is not None:
         checkpoints.resume(state)
@@ -79,9 +79,11 @@ def train(
                 loss = torch.stack([world.size * own / total[term] for term, own in losses.sums.items()]).sum()
                 faults.refuse_non_finite("loss", {"loss": loss, **losses.sums}, [b], step)
                 loss.backward()
+                watch.forward(b, losses)
                 for term, own in losses.sums.items():
                     terms[term] += own.item() / total[term]
-            norm = nn.utils.clip_grad_norm_(prepared.trained.values(), stage.clip)
+            norms = gradient_norms(prepared.trained)
+            norm = clip_gradients(prepared.trained, norms, stage.clip)
             faults.refuse_non_finite("gradient", {"norm": norm}, micro, step)
             optimizer.step()
             objective.after_step(model)
@@ -89,11 +91,10 @@ def train(
                 state.unread = check.run(stage.name)
             optimizer.zero_grad(set_to_none=True)
 
-            if step % stage.every == 0 or step + 1 == total_steps:
+            if watch.due(step, total_steps):
                 terms = dict(zip(terms, world.sum(torch.tensor([*terms.values()], dtype=torch.float64)).tolist()))
                 state.curve.append((step, sum(terms.values())))
-                said = {"loss": sum(terms.values()), "terms": terms, "rate": rate, "norm": norm.item()}
-                record({"event": "step", "stage": stage.name, "step": step, **said})
+                watch.step(step, terms, rate, norms)
             progress.advance(1, f"loss {sum(terms.values()):.3f}")
             state.step, state.seconds = step + 1, before + time.monotonic() - start
             if checkpoints is not None:
