@@ -100,7 +100,9 @@ def chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_lab
     points = [point for curve in curves.values() for point in curve]
     if not points:
         return paragraph(f"{title}: nothing was recorded.", "small")
-    left, right, top, bottom = 46, 12, 40 if len(curves) > 1 else 24, 36
+    places = _legend([str(name) for name in curves], 46, width) if len(curves) > 1 else []
+    left, right, top, bottom = 46, 12, 24 + (places[-1][1] - 13 if places else 0), 36
+    height += places[-1][1] - places[0][1] if places else 0
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(0.0, min(p[1] for p in points)), max(p[1] for p in points)
     x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + 1)
@@ -112,18 +114,38 @@ def chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_lab
     for i in range(5):
         x, y = x0 + (x1 - x0) * i / 4, y0 + (y1 - y0) * i / 4
         parts.append(
-            f'<line class="axis" x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/><text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.3g}</text>'
+            f'<line class="axis" x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/><text x="{left - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{_tick(y, 3)}</text>'
         )
-        parts.append(f'<text x="{px(x):.1f}" y="{height - 19}" text-anchor="{"end" if i == 4 else "middle"}">{x:.4g}</text>')
+        parts.append(f'<text x="{px(x):.1f}" y="{height - 19}" text-anchor="{"end" if i == 4 else "middle"}">{_tick(x, 4)}</text>')
     parts.append(f'<text x="{(width + left) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>')
-    at = left
     for i, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[i % len(COLOURS)]
         parts.append(f'<polyline style="stroke:{colour}" points="{" ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in curve)}"/>')
-        if len(curves) > 1:
-            parts.append(f'<text x="{at}" y="29" style="fill:{colour}">{escape(name)}</text>')
-            at += 7 * len(name) + 14
+        if len(curve) == 1:
+            parts.append(f'<circle style="fill:{colour}" cx="{px(curve[0][0]):.1f}" cy="{py(curve[0][1]):.1f}" r="2.5"/>')
+        if places:
+            parts.append(f'<text x="{places[i][0]}" y="{places[i][1]}" style="fill:{colour}">{escape(name)}</text>')
     return Html("".join(parts) + "</svg>")
+
+
+def _legend(names: Sequence[str], left: int, width: int) -> list[tuple[int, int]]:
+    """Where each name of a legend stands, in as many lines as they need."""
+    places, x, y = [], left, 29
+    for name in names:
+        if x > left and x + 7 * len(name) > width:
+            x, y = left, y + 14
+        places.append((x, y))
+        x += 7 * len(name) + 14
+    return places
+
+
+def _tick(value: float, digits: int) -> str:
+    """A number at an axis, in few characters: 0.125, 12,500, 125k, 2.0e-5."""
+    if 1e5 <= abs(value) < 1e8:
+        return f"{value / 1000:,.{0 if abs(value) >= 1e6 else 1}f}k".replace(".0k", "k")
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:,.0f}"
+    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.{digits}g}"
 
 
 def _grid(kind: str, cell: str, blocks: Iterable[str]) -> Html:
@@ -143,8 +165,10 @@ def columns(blocks: Iterable[str]) -> Html:
 class Page:
     """Collects sections and writes one HTML file."""
 
-    def __init__(self, title: str, lead: str = "") -> None:
+    def __init__(self, title: str, lead: str = "", refresh: int | None = None) -> None:
         self.title = title
+        self.refresh = refresh
+        """Seconds after which a browser reads the file again; None = never."""
         self.parts: list[str] = [f"<h1>{escape(title)}</h1>", paragraph(lead, "lead") if lead else ""]
 
     def add(self, *blocks: str) -> None:
@@ -165,4 +189,6 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the page atomically."""
         head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(self.title)}</title>'
+        if self.refresh is not None:
+            head += f'<meta http-equiv="refresh" content="{self.refresh}">'
         write_text(path, f"{head}<style>{STYLE}</style></head><body>{''.join(self.parts)}</body></html>\n")

@@ -8,6 +8,23 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
 
 T = TypeVar("T")
+_BESIDE: dict[str, str] = {}
+"""Label of some work -> what stands at the end of its line."""
+
+_silent = False
+
+
+def silence() -> None:
+    """Say nothing more in this process: another one of the same run speaks for it."""
+    global _silent
+    _silent = True
+
+
+def say(text: str) -> None:
+    """One line for people on stderr: stdout is for results."""
+    if not _silent:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
@@ -18,6 +35,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def tell_beside(label: str, text: str) -> None:
+    """What is known elsewhere of the work of this label, such as its tokens per second: it stands at the end of its line until the work is closed."""
+    _BESIDE[label] = text
 
 
 class Progress:
@@ -36,14 +58,17 @@ class Progress:
         """Add finished units; `note` (a loss, a score) stands at the end of the line."""
         self.done += count
         self.note = note or self.note
-        if time.monotonic() - self._printed >= self.every:
+        if time.monotonic() - self._printed >= self.every and not _silent:
             self._print()
 
     def _line(self) -> str:
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
         left = duration((self.total - self.done) / rate) if rate > 0 else "?"
-        return f"{self.label}  {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left  {self.note}".rstrip()
+        return f"{self.label}  {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left  {self._said()}".rstrip()
+
+    def _said(self) -> str:
+        return "  ".join(filter(None, (self.note, _BESIDE.get(self.label))))
 
     def _print(self) -> None:
         self._printed = time.monotonic()
@@ -53,8 +78,11 @@ class Progress:
 
     def close(self) -> None:
         """The closing line: what was done, in how long, at what rate."""
+        if _silent:
+            return
         seconds = max(time.monotonic() - self.start, 1e-9)
-        line = f"{self.label}  {self.done} {self.unit} in {duration(seconds)} ({self.done / seconds:.1f}/s)  {self.note}".rstrip()
+        line = f"{self.label}  {self.done} {self.unit} in {duration(seconds)} ({self.done / seconds:.1f}/s)  {self._said()}".rstrip()
+        _BESIDE.pop(self.label, None)
         self.stream.write(f"\r\x1b[2K{line}\n" if self.terminal else line + "\n")
         self.stream.flush()
 
