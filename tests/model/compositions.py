@@ -129,6 +129,19 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
         "language_model": {"kind": "med", "config": MED, "modes": ["tell"]},
         "fusion": {"kind": "cross-attention"},
     },
+    "prompted-encoder": {
+        "encoders": [{**CLIP, "positions": "interpolate"}],
+        "tiler": {"kind": "llava-uhd", "size": 32, "patch": 8},
+        "layout": {"kind": "separated"},
+        "prompts": {"place": "encoder", "count": 3, "deep": True},
+    },
+    "prompted-text": {
+        "encoders": [CLIP],
+        "tiler": {"kind": "llava-next", "size": 32, "pinpoints": [[32, 64], [64, 32], [64, 64]]},
+        "layout": {"kind": "merged"},
+        "prompts": {"count": 3},
+        "regions": {"kind": "spatial", "points": 16, "anchors": [8, 4], "neighbours": 3, "inner": 8},
+    },
     "grid": {
         "encoders": [
             {"kind": "qwen2-vl", "config": {"model_type": "qwen2_vl_vision", "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}}

@@ -51,7 +51,7 @@ def test_counts_are_slots_are_features(made: tuple[Model, Processor]) -> None:
         if processor.config.fusion.prompt == "decoder":
             assert places + controls == measure.decoder + measure.memory
         table = model.see(processor.collate([[encoded]]))
-        assert table is not None and len(table) == measure.entries + len(processor.config.layout.vectors)
+        assert table is not None and len(table) == measure.entries + processor.config.vectors
 
 
 def test_packing_and_branches_change_nothing(made: tuple[Model, Processor]) -> None:

@@ -21,6 +21,7 @@ from sightline.model.language import LanguageModel
 from sightline.model.language_table import LANGUAGE_MODEL
 from sightline.model.layout_table import LAYOUT
 from sightline.model.layouts import FlatLayout, Layout, positions
+from sightline.model.prompt_vectors import VisualPrompts
 from sightline.model.region_samplers import REGIONS, RegionSampler
 from sightline.model.text_table import TEXT_ENCODER
 from sightline.model.text_tower import TextEncoder
@@ -75,6 +76,8 @@ class ModelConfig(Config):
     """How the tokens of several encoders become one set; default is `union`: each crop from the encoder that sees its role."""
     connector: Annotated[Connector, CONNECTOR] | None = None
     """From encoder tokens to language-model tokens."""
+    prompts: VisualPrompts | None = None
+    """Trained vectors beside a picture's tokens."""
     regions: Annotated[RegionSampler, REGIONS] | None = None
     """Makes one vector of a region that a question names."""
     codec: Annotated[Codec, CODEC, BeforeValidator(codec_said)] | None = None
@@ -123,11 +126,19 @@ class ModelConfig(Config):
             raise ValueError("regions are read from encoders and said to a language model: both are needed")
         if self.regions is not None and getattr(self.connector, "merge_order", None) == "columns":
             raise ValueError("regions are read from a raster: this connector hands its tokens out column by column")
+        if self.prompts is not None:
+            self._prompts_fit(self.prompts)
         if self.codec is not None:
             self._codec_fits(self.codec)
         if self.text_part is not None and getattr(self, self.text_part) is None:
             raise ValueError(f"text_encoder: there is no {self.text_part} to share")
         return self
+
+    def _prompts_fit(self, prompts: VisualPrompts) -> None:
+        if not self.encoders or (prompts.place == "text" and self.language_model is None):
+            raise ValueError("prompts stand beside a picture's tokens: add encoders, and for `place: text` a language model")
+        if prompts.place == "text" and self.fusion.route("overview") == "memory" and self.fusion.prompt == "decoder":
+            raise ValueError("prompts after a picture stand in the decoder, and this fusion leaves pictures out of it: use `place: encoder`")
 
     def _codec_fits(self, codec: Codec) -> None:
         if self.language_model is None:
@@ -148,6 +159,16 @@ class ModelConfig(Config):
     def combined(self) -> Combine:
         """How tokens of encoders are put together."""
         return self.combine or UnionCombine()
+
+    @property
+    def vectors(self) -> int:
+        """Learnt vectors in the feature table: the layout's, then prompts."""
+        return len(self.layout.vectors) + (self.prompts.entries if self.prompts is not None else 0)
+
+    @property
+    def prompted_encoders(self) -> bool:
+        """Whether prompts stand inside the encoders: what these say of a picture is then not theirs alone, and no feature cache holds it."""
+        return self.prompts is not None and self.prompts.place == "encoder"
 
     @property
     def abilities(self) -> tuple[str, ...]:
@@ -238,6 +259,7 @@ class ModelConfig(Config):
         }
         grids = self._grids(tiling, raw)
         pieces = self.layout.pieces(0, tiling, grids, self.fusion.route) if self.language_model is not None else []
+        pieces += self.prompts.slots(0, len(self.layout.vectors), self.fusion.prompt) if self.prompts is not None and self.language_model is not None else []
         return Measure(
             tiling=tiling,
             grids=grids,

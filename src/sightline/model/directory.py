@@ -163,7 +163,7 @@ def _stated(config: ModelConfig) -> dict[str, Any]:
     """A model's Config as config.json states it: parts by path, then what concerns all of them."""
     whole = config.model_dump(mode="json")
     parts = {f"encoders.{encoder['name']}": encoder for encoder in whole.pop("encoders")}
-    for name in ("combine", "connector", "regions", "layout", "fusion", "language_model", "text_encoder"):
+    for name in ("combine", "connector", "prompts", "regions", "layout", "fusion", "language_model", "text_encoder"):
         part = whole.pop(name)
         if part is not None:
             parts[name] = part

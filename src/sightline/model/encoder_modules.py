@@ -52,11 +52,23 @@ class TransformersEncoder(nn.Module):
         return [f"tower.{name}" for name in self._run.spare(list(reads))]
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether learnt vectors can stand among its tokens."""
+        return isinstance(self._run, VisionTransformer)
+
+    @property
+    def first_filters(self) -> Tensor:
+        """Weight of the convolution that makes patches, (C, bands, h, w)."""
+        return self._run.first.weight
+
+    @property
     def _reads(self) -> list[Read]:
         return [self.config.read(), *self.config.reads.values()]
 
-    def forward(self, pictures: Pictures, read: Read) -> Features:
+    def forward(self, pictures: Pictures, read: Read, prompts: Tensor | None = None) -> Features:
         """Features of the crops whose roles it sees, (sum of counts, C). Refused: crops of other bands or of a size that the tower does not take.
+
+        `prompts` (blocks or 1, Q, C): vectors that stand among the tokens of every crop, and of which no features are handed out.
 
         Where it sees none, one blank crop runs through it and nothing is handed out: its blocks run equally often on every rank.
         """
@@ -66,7 +78,8 @@ class TransformersEncoder(nn.Module):
         groups = by_size([pictures.pixels[number] for number in numbers] or [self._blank()])
         self._refuse_misfits(groups)
         mean, std = self.mean.float(), self.std.float()
-        values, grids = self._run([CropsOfSize(places=group.places, crops=(group.crops.float() - mean) / std) for group in groups], read)
+        normalised = [CropsOfSize(places=group.places, crops=(group.crops.float() - mean) / std) for group in groups]
+        values, grids = self._run(normalised, read, prompts) if isinstance(self._run, VisionTransformer) else self._run(normalised, read)
         if not numbers:
             values, grids = values[:0], []
         return Features(values=values, grids=tuple(grids), crops=tuple(numbers))

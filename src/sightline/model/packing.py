@@ -154,7 +154,7 @@ class Table:
         self.regions: list[PlacedShape] = []
         self._regions: dict[int, int] = {}
         self.total = 0
-        """Crop tokens of all pictures; the layout's vectors come after them."""
+        """Crop tokens of all pictures; the layout's vectors and prompts come after them."""
         for encoded in rows:
             for shown, picture, measure in zip(encoded.shown(), encoded.pictures, encoded.measures):
                 if shown not in self.places:
@@ -175,7 +175,7 @@ class Table:
         return [self.places[shown] for shown in encoded.shown()]
 
     def sources(self, encoded: Encoded, entries: np.ndarray, vectors: int) -> np.ndarray:
-        """Entries of a sample's own count as lines of the table: crop tokens, then `vectors` of the layout, then regions."""
+        """Entries of a sample's own count as lines of the table: crop tokens, then `vectors` of the layout and prompts, then regions."""
         if not len(entries):
             return entries
         own = np.cumsum([0, *(measure.entries for measure in encoded.measures)])

@@ -131,7 +131,10 @@ class Processor:
 
     def _seen(self, item: Show | Film, measures: Sequence[Measure]) -> list[Piece]:
         layout, route = self.config.layout, self.config.fusion.route
-        after: list[Piece] = [Words(text=self.chat.picture_after)] if self.chat.picture_after else []
+        prompts, vectors = self.config.prompts, len(layout.vectors)
+        shown = item.pictures[-1] if isinstance(item, Film) else item.picture
+        after: list[Piece] = [*prompts.slots(shown, vectors, self.config.fusion.prompt)] if prompts is not None else []
+        after += [Words(text=self.chat.picture_after)] if self.chat.picture_after else []
         if isinstance(item, Film):
             own = [measures[picture] for picture in item.pictures]
             return [*layout.film(item.pictures, item.times, [one.tiling for one in own], [one.grids for one in own], route), *after]
@@ -164,7 +167,7 @@ class Processor:
         start = self.config.language_model.start_id if self.config.language_model is not None and self.config.fusion.prompt == "memory" else None
         self._check_said(sample, measures, place)
         regions = self._regions(sample, measures, place)
-        numbers = {region: -1 - len(self.config.layout.vectors) - number for number, region in enumerate(regions)}
+        numbers = {region: -1 - self.config.vectors - number for number, region in enumerate(regions)}
         lines = [
             tokenise(self.pieces(turns, measures, answer), offsets, self.tokenizer, self._grid_positions, start, numbers)
             for turns in conversations(sample, one_answer=start is not None)
@@ -332,7 +335,7 @@ class Processor:
         """One Batch; rows, bins and tokens keep their order. Pictures that several rows show are encoded once. `tag_words` = length of the objective's word list."""
         rows = [encoded for packed in bins for encoded in packed]
         table = Table(rows)
-        pad, vectors = self.tokenizer.pad_id, len(self.config.layout.vectors)
+        pad, vectors = self.tokenizer.pad_id, self.config.vectors
         decoder = packed_stream([[table.placed(one, one.stream, vectors) for one in packed] for packed in bins], pad)
         memory = sees = None
         if any(one.memory is not None for one in rows):

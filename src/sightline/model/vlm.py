@@ -67,7 +67,7 @@ class LayoutVectors(nn.Module):
 
 
 class Model(nn.Module):
-    """A composed model. Part paths are its attribute paths: encoders.NAME, combine, connector, layout, regions, fusion, language_model, text_encoder."""
+    """A composed model. Part paths are its attribute paths: encoders.NAME, combine, connector, layout, prompts, regions, fusion, language_model, text_encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -83,6 +83,7 @@ class Model(nn.Module):
         self.connector: Any = self._build_connector(channels, width)
         vectors = config.layout.vectors if config.language_model else ()
         self.layout = LayoutVectors(vectors, width) if vectors else None
+        self.prompts: Any = config.prompts.build(list(self.encoders.items()), width) if config.prompts is not None else None
         self.regions: Any = config.regions.build(width) if config.regions is not None else None
         self.fusion: Any = config.fusion.build(config.language_model.block()) if config.language_model else None
         if self.fusion is not None:
@@ -90,6 +91,8 @@ class Model(nn.Module):
         own_text = config.text_encoder if config.text_encoder is not None and config.text_part is None else None
         seen = config.encoders[0].channels("text_encoder") if config.encoders else 0
         self.text_encoder: Any = own_text.build(seen) if own_text is not None else None
+        self.noise: Any = None
+        """What a stage does to embedded text while it trains: (x, stream) -> x."""
         self._refuse_misfits(channels, width)
 
     def _build_connector(self, channels: dict[str, int], width: int) -> Any:
@@ -125,6 +128,17 @@ class Model(nn.Module):
                 )
                 for own in {self.config.combined.channels(channels)} - {wide}
             ]
+        wide = self.language_model.memory_width if self.language_model is not None else width
+        if self.config.prompts is not None and self.config.prompts.entries and self.connector is None and wide != width:
+            problems.append(
+                Problem(
+                    code="model/prompt-width",
+                    place="model.prompts.place",
+                    found=f"prompts of {width} numbers beside encoder tokens of {wide}",
+                    allowed="equal widths, or prompts in the encoders",
+                    fix="prompts: {place: encoder}",
+                )
+            )
         window = self.language_model.window if self.language_model is not None else None
         if window is not None and self.config.max_tokens > window:
             problems.append(
@@ -152,7 +166,7 @@ class Model(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """Part path -> module, for every part with tensors; a connector per encoder is a part each."""
         found: dict[str, nn.Module] = {f"encoders.{name}": module for name, module in self.encoders.items()}
-        for name in ("combine", "connector", "layout", "regions", "fusion", "language_model", "text_encoder"):
+        for name in ("combine", "connector", "layout", "prompts", "regions", "fusion", "language_model", "text_encoder"):
             module = getattr(self, name)
             if name == "connector" and isinstance(self.config.connector, ByEncoderConnector):
                 found |= {f"connector.{encoder}": own for encoder, own in module.connectors.items()}
@@ -169,8 +183,10 @@ class Model(nn.Module):
         found: dict[str, Features] = {}
         for encoder in self.config.encoders:
             module = self.encoders[encoder.name]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())):
-                own: Features = module(batch.pictures, encoder.read(consumer))
+            prompts = self.prompts(encoder.name) if self.config.prompted_encoders else None
+            learns = any(p.requires_grad for p in module.parameters()) or (prompts is not None and prompts.requires_grad)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+                own: Features = module(batch.pictures, encoder.read(consumer), **({"prompts": prompts} if prompts is not None else {}))
             kind = own.values.device.type
             if consumer == "connector" and torch.is_autocast_enabled(kind) and not own.values.requires_grad:
                 own = replace(own, values=own.values.to(torch.get_autocast_dtype(kind)))  # what the feature cache holds
@@ -178,7 +194,7 @@ class Model(nn.Module):
         return found
 
     def see(self, batch: Batch) -> Tensor | None:
-        """The feature table (N, D): crop tokens in batch order, then the layout's vectors, then those of regions."""
+        """The feature table (N, D): crop tokens in batch order, then the layout's vectors, prompts, and those of regions."""
         features = self.encode(batch)
         if not features:
             return None
@@ -190,6 +206,7 @@ class Model(nn.Module):
         else:
             table = self.combine({name: self._connect(own, texts, batch) for name, own in features.items()}, batch.pictures)
         vectors = [self.layout()] if self.layout is not None else []
+        vectors += [self.prompts()] if self.prompts is not None and not self.config.prompted_encoders else []
         vectors += [self.regions(table, batch.pictures, batch.regions)] if self.regions is not None else []
         return torch.cat([table.values, *(found.to(table.values.dtype) for found in vectors)]) if vectors else table.values
 
@@ -202,6 +219,7 @@ class Model(nn.Module):
     def write(self, stream: Stream, table: Tensor | None, memory: bool = False) -> Tensor:
         """Token embeddings with the table's entries written into the slots, (B, T, D); `memory`: it is the memory stream, which another side may read."""
         x = (self.language_model.embed_memory if memory else self.language_model.embed)(stream.ids)
+        x = x if self.noise is None else self.noise(x, stream)
         if table is None:
             assert not len(stream.slots), "slots without pictures"
             return x

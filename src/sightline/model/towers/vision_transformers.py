@@ -100,7 +100,7 @@ class VisionTransformer:
             unread += [name for name in (self.anatomy.lead, self.anatomy.registers) if name]
         return [name for name, _ in self.tower.named_parameters() if name.startswith(tuple(unread))]
 
-    def __call__(self, groups: Sequence[CropsOfSize], read: Read) -> tuple[Tensor, list[Grid]]:
+    def __call__(self, groups: Sequence[CropsOfSize], read: Read, prompts: Tensor | None = None) -> tuple[Tensor, list[Grid]]:
         """What `read` takes, (sum of counts, C), and the grid of each crop, in the order of the groups' places."""
         embedded = [self.embed(group.crops) for group in groups]
         lead = self.table_lead + (self._part(self.anatomy.registers).shape[1] if self.anatomy.registers else 0)
@@ -109,13 +109,13 @@ class VisionTransformer:
         sizes = [size for group, (_, size) in zip(groups, embedded) for _ in group.places]
         grids = [Grid(columns=columns, rows=rows, lead=lead - skipped) for _, (rows, columns) in sorted(zip(places, sizes))]
         if len(groups) == 1:
-            kept = [state[:, skipped:].flatten(0, 1) for state in self.states(embedded[0][0], None, read.layers)]
+            kept = [state[:, skipped:].flatten(0, 1) for state in self.states(embedded[0][0], None, read.layers, prompts)]
         else:
             x, real = _padded([values for values, _ in embedded], places)
             mask = torch.zeros(real.shape, dtype=x.dtype).masked_fill(~real, torch.finfo(x.dtype).min)[:, None, None].to(x.device)
             real[:, :skipped] = False
             taken = real.flatten().nonzero()[:, 0].to(x.device)
-            kept = [state.flatten(0, 1)[taken] for state in self.states(x, mask, read.layers)]
+            kept = [state.flatten(0, 1)[taken] for state in self.states(x, mask, read.layers, prompts)]
         if read.final_norm:
             kept = [self._part(self.anatomy.norm)(values) for values in kept]
         joined = torch.stack(kept, dim=-1).flatten(1) if read.join == "interleave" else torch.cat(kept, dim=-1)
@@ -138,16 +138,23 @@ class VisionTransformer:
             x = self._part(name)(x) if name else x
         return x, (rows, columns)
 
-    def states(self, x: Tensor, mask: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
-        """The hidden states at these layers, (K, L, C) each; blocks above the deepest are not run. `mask` (K, 1, 1, L) is added to the scores."""
+    def states(self, x: Tensor, mask: Tensor | None, layers: Sequence[int], prompts: Tensor | None = None) -> list[Tensor]:
+        """The hidden states at these layers, (K, L, C) each; blocks above the deepest are not run. `mask` (K, 1, 1, L) is added to the scores.
+
+        `prompts` (G, Q, C): Q vectors in front of the tokens, new ones before each of the first G blocks (Jia et al. 2022, equations 4 and 6); in no hidden state.
+        """
         depth = len(self._part(self.anatomy.blocks))
         assert all(-depth - 1 <= layer <= depth for layer in layers), f"layers {layers} of {depth} blocks"
         levels = [layer % (depth + 1) for layer in layers]
         found = {0: x}
+        count = 0 if prompts is None else prompts.shape[1]
+        mask = mask if mask is None else pad(mask, (count, 0))
         for number, block in enumerate(islice(self._part(self.anatomy.blocks), max(levels)), 1):
+            if prompts is not None and number <= len(prompts):
+                x = torch.cat([prompts[number - 1].to(x.dtype).expand(len(x), -1, -1), x[:, count if number > 1 else 0 :]], dim=1)
             x = block(x, attention_mask=mask)
             if number in levels:
-                found[number] = x
+                found[number] = x[:, count:]
         return [found[level] for level in levels]
 
     def _positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
