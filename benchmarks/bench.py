@@ -6,6 +6,7 @@ Lines that train take minutes to hours. A run that was stopped goes on where it 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,39 @@ def perplexity(bench: Bench) -> Iterator[Figure]:
     yield from perplexity_speed(bench.seeds)
 
 
+def training(bench: Bench, steps: int | None = None) -> Iterator[Figure]:
+    """Workload A beside transformers.Trainer on the same weights and rows, in turn; about a quarter of an hour on two cores."""
+    import train_vs_transformers as script
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = script.compare(Path(scratch), bench.seeds, steps or script.STEPS, script.SAID)
+    spreads, bars = found["spreads"], script.BARS
+    beside = f"{found['ours']:.3g} samples per processor second; over transformers.Trainer's {found['peer']:.3g}"
+    yield Figure(name="training speed", values=tuple(spreads["ratio"]["values"]), unit="times", least=bars["ratio"], note=beside)
+    yield Figure(name="training speed, cached", values=tuple(spreads["cached_ratio"]["values"]), unit="times", least=bars["cached_ratio"], note="from features")
+    yield Figure(name="training memory", values=tuple(spreads["peak_memory_ratio"]["values"]), unit="times", most=bars["peak_memory_ratio"], note="peak")
+    first = tuple(abs(math.log(one / other)) for one, other in found["first"]["float32"].values())
+    yield Figure(name="training first step", values=first, most=1e-4, take="largest", note="|log ratio| of loss and gradient norm to the peer's, float32")
+
+
+def contrastive(bench: Bench) -> Iterator[Figure]:
+    """A dual tower trained beside open_clip on the same weights and pairs, in turn."""
+    import contrastive_vs_open_clip as script
+
+    told = script.told_by([f"--pairs={bench.seeds}"])
+    try:
+        env = script.make_env(told.env)
+    except script.NoPeer as absent:
+        raise Unmeasured(str(absent)) from absent
+    with tempfile.TemporaryDirectory() as scratch:
+        found = script.compare(Path(scratch), env, told)
+    beside = f"{found['ours']:.3g} pairs per processor second; over open_clip's {found['peer']:.3g}"
+    yield Figure(name="contrastive speed", values=tuple(found["spreads"]["ratio"]["values"]), unit="times", note=beside)
+    yield Figure(name="contrastive memory", values=tuple(found["spreads"]["peak_memory_ratio"]["values"]), unit="times", note="peak")
+    first = tuple(found["first_differences"]["float32"].values())
+    yield Figure(name="contrastive first step", values=first, most=1e-4, take="largest", note="|log ratio| of loss and gradient norm to the peer's, float32")
+
+
 LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "help-time": help_time,
     "plan-time": plan_time,
@@ -165,6 +199,8 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "read-write": read_write,
     "data-check": data_check,
     "perplexity": perplexity,
+    "contrastive": contrastive,
+    "training": training,
     "quickstart": quickstart,
     "rsicd": rsicd,
 }

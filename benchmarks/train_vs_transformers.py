@@ -5,6 +5,8 @@ log-normal(4.3, 0.7) tokens, clipped to 24..480, of which 20 to 70 % are the ans
 
 The peer is LlavaForConditionalGeneration on our exported weights: padded to the longest, length-grouped, sdpa, the best of 0, 1 and 2 loading workers. Every side runs in a process of its own; both
 are timed by processor time, which other work on the machine does not change, and by their peak resident memory.
+
+Workload B, for a GPU, is `--workload B --size 1.5B`: see workload_b.py.
 """
 
 from __future__ import annotations
@@ -14,18 +16,16 @@ import io
 import json
 import math
 import platform
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from sides import Side, measured, median, processor_seconds, ratios, run_side, spread
 from workload_a import WORDS, write_model
 
 from sightline.samples.pictures import describe
@@ -34,16 +34,23 @@ from sightline.samples.sample import Origin, Sample, Show, Text, Turn
 BATCH = 8
 RATE = 1e-5
 PAIRS, STEPS = 5, 6
+SAID = '{"tokens": 1536}'
+"""Settings of our stage."""
 BARS = {"ratio": 2.0, "cached_ratio": 3.0, "peak_memory_ratio": 0.65}
 """Samples per second, at least; with cached features, at least; peak memory, at most: ours over the peer's."""
 
 
-def rows(count: int, seed: int = 0, side: int = 224) -> list[Sample]:
-    """Rows of the workload's lengths; every picture is shown once."""
+LENGTHS = (4.3, 0.7, 24, 480)
+"""Of texts: mean and standard deviation of the logarithm, smallest and largest number of tokens."""
+
+
+def rows(count: int, seed: int = 0, side: int = 224, lengths: tuple[float, float, int, int] = LENGTHS) -> list[Sample]:
+    """Rows of the workload's lengths, `side` px wide and high; every picture is shown once."""
     rng = np.random.default_rng(seed)
+    mean, deviation, least, most = lengths
     found = []
     for number in range(count):
-        total = int(np.clip(rng.lognormal(4.3, 0.7), 24, 480))
+        total = int(np.clip(rng.lognormal(mean, deviation), least, most))
         answer = round(total * rng.uniform(0.2, 0.7))
         question, told = (" ".join(rng.choice(WORDS, words)) for words in (total - answer - 2, answer))
         stream = io.BytesIO()
@@ -81,7 +88,8 @@ def rows_of(folder: Path) -> tuple[Any, Any, list[Any], Path]:
     return model, processor, [processor.encode(store[int(row)]) for row in store.kept], store.path
 
 
-def _stage(steps: int, precision: str = "bfloat16", **said: Any) -> Any:
+def stage_of(steps: int, precision: str = "bfloat16", **said: Any) -> Any:
+    """The stage of a side: connector and language model are trained; `said` are settings of its own."""
     from sightline.train.stage import StageConfig
 
     rate = {"learning_rate": RATE}
@@ -104,7 +112,7 @@ def _stage(steps: int, precision: str = "bfloat16", **said: Any) -> Any:
     )
 
 
-def ours(folder: Path, steps: int, cached: bool, said: dict[str, Any]) -> dict[str, Any]:
+def ours(folder: Path, steps: int, cached: bool, said: dict[str, Any]) -> Side:
     """One pass of our loop over the rows."""
     from sightline.data.mixture import Mixture, Share
     from sightline.samples.store import Store
@@ -112,67 +120,62 @@ def ours(folder: Path, steps: int, cached: bool, said: dict[str, Any]) -> dict[s
     from sightline.train.feeding import Feed
     from sightline.train.loop import train
     from sightline.train.stage import prepare
+    from sightline.train.switches import throw
     from sightline.train.watch import Watch
 
     model, processor = _loaded(folder)
-    stage, store = _stage(steps, **said), Store.open(folder / "rows")
+    stage, store = stage_of(steps, **said), Store.open(folder / "rows")
     prepared = prepare(model, stage)
+    throw(model, stage)
     features = None
     if cached:
         pictures = [(picture, store.path, 1) for row in store.kept for picture in store[int(row)].pictures]
         features = build_cache(folder / "features", model, "bench", processor, pictures, stage.precision, "features")
     objective = stage.objective.build()
     feed = Feed(Mixture([Share(name="rows", store=store, weight=1.0)]), processor, objective, stage, 0, features)
-    wall, spent = time.monotonic(), _spent()
+    wall, spent = time.monotonic(), processor_seconds()
     outcome = train(model, prepared, objective, feed, stage, Watch(stage, lambda event: None), "ours")
-    return _measured(outcome.steps * BATCH, wall, spent)
-
-
-def _spent() -> float:
-    """Processor seconds of this process and its ended children."""
-    return sum(use.ru_utime + use.ru_stime for use in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
-
-
-def _measured(samples: int, wall: float, spent: float) -> dict[str, Any]:
-    seconds = _spent() - spent
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"samples": samples, "seconds": seconds, "wall": time.monotonic() - wall, "rate": samples / seconds, "peak_mib": peak}
+    return measured(outcome.steps * BATCH, wall, spent)
 
 
 class PeerRows:
     """The rows as the peer's data set: ids and labels made beforehand, pictures decoded when they are asked for."""
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, processor: Any, store: Any, image_token: int, limit: int | None = None) -> None:
         from sightline.model.packing import Encoded
-        from sightline.samples.store import Store
 
-        model, processor = _loaded(folder)
-        tower = model.config.encoders[0].resolve()
+        tower = processor.config.encoders[0].resolve()
         self.mean, self.std = (np.asarray(said, np.float32)[:, None, None] * 255 for said in (tower.mean, tower.std))
-        store = Store.open(folder / "rows")
         self.root, self.rows = store.path, [store[int(row)] for row in store.kept[:limit]]
         encoded: list[Encoded] = [processor.encode(row) for row in self.rows]
         self.ids, self.labels = [], []
         for one in encoded:
             ids, labels = one.ids.copy(), np.full(len(one.ids), -100)
-            ids[one.slots] = self.image_token(folder)
+            ids[one.slots] = image_token
             labels[one.answers + 1] = one.targets
             self.ids.append(ids)
             self.labels.append(labels)
 
-    @staticmethod
-    def image_token(folder: Path) -> int:
-        """The id at which the peer puts pictures."""
-        return json.loads((folder / "theirs" / "config.json").read_text(encoding="utf-8"))["image_token_index"]
-
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Ids alone: grouping by length walks over all rows once, and would decode every picture."""
+        return ({"input_ids": ids} for ids in self.ids)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         from sightline.samples.pictures import pixels
 
         picture = pixels(self.rows[row].pictures[0], self.root).transpose(2, 0, 1).astype(np.float32)
         return {"input_ids": self.ids[row], "labels": self.labels[row], "pixel_values": (picture - self.mean) / self.std}
+
+
+def _peer_rows(folder: Path, limit: int | None = None) -> PeerRows:
+    from sightline.samples.store import Store
+
+    _, processor = _loaded(folder)
+    token = json.loads((folder / "theirs" / "config.json").read_text(encoding="utf-8"))["image_token_index"]
+    return PeerRows(processor, Store.open(folder / "rows"), token, limit)
 
 
 def padded(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -198,11 +201,12 @@ def _peer(folder: Path) -> Any:
     return model
 
 
-def theirs(folder: Path, steps: int, workers: int) -> dict[str, Any]:
+def theirs(folder: Path, steps: int, workers: int) -> Side:
     """One pass of the peer over the rows."""
     from transformers import Trainer, TrainingArguments
 
-    model, data = _peer(folder), PeerRows(folder)
+    data = _peer_rows(folder)  # first: what it loads on the way is freed before the peer is there
+    model = _peer(folder)
     said = TrainingArguments(
         output_dir=str(folder / "peer"),
         per_device_train_batch_size=BATCH,
@@ -222,9 +226,9 @@ def theirs(folder: Path, steps: int, workers: int) -> dict[str, Any]:
         disable_tqdm=True,
     )
     trainer = Trainer(model=model, args=said, train_dataset=data, data_collator=padded)  # pyright: ignore[reportArgumentType]
-    wall, spent = time.monotonic(), _spent()
+    wall, spent = time.monotonic(), processor_seconds()
     trainer.train()
-    return _measured(steps * BATCH, wall, spent)
+    return measured(steps * BATCH, wall, spent)
 
 
 def first_step(folder: Path, precision: str) -> dict[str, list[float]]:
@@ -235,8 +239,8 @@ def first_step(folder: Path, precision: str) -> dict[str, list[float]]:
     from sightline.train.stage import prepare
 
     model, processor = _loaded(folder)
-    prepared = prepare(model, _stage(1))
-    data = PeerRows(folder, BATCH)
+    prepared = prepare(model, stage_of(1))
+    data = _peer_rows(folder, BATCH)
     batch = processor.collate([[processor.encode(row) for row in data.rows]], root=data.root)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         loss = AnswerLikelihood().build()(model, batch).sums["answer"] / batch.weights.sum()
@@ -249,40 +253,40 @@ def first_step(folder: Path, precision: str) -> dict[str, list[float]]:
     return {"loss": [loss.item(), other.item()], "norm": norms}
 
 
-def _run(folder: Path, *words: str) -> dict[str, Any]:
-    """One measurement in a process of its own."""
-    ended = subprocess.run([sys.executable, __file__, "--folder", str(folder), *words], capture_output=True, text=True, check=False)
-    if ended.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {ended.stderr[-2000:]}")
-    found = json.loads(ended.stdout.splitlines()[-1])
-    print(" ".join(words), json.dumps(found), file=sys.stderr, flush=True)
-    return found
-
-
 def compare(folder: Path, pairs: int, steps: int, said: str) -> dict[str, Any]:
-    """Sides in turn; medians of the pairs' ratios."""
+    """Sides in turn; medians and spreads of the pairs' ratios."""
+
+    def run(side: str, *words: str) -> Side:
+        return run_side(Path(__file__), "--side", side, "--folder", str(folder), *words)
+
     words = ("--steps", str(steps), "--said", said)
     prepare_folder(folder, BATCH * steps)
-    firsts = {precision: _run(folder, "--side", "first", "--precision", precision) for precision in ("float32", "bfloat16")}
-    _run(folder, "--side", "ours", "--cached", *words[:1], "1", *words[2:])
-    workers = max(range(3), key=lambda count: _run(folder, "--side", "theirs", "--workers", str(count), "--steps", str(min(2, steps)))["rate"])
-    found: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": [], "cached": []}
+    firsts = {precision: run("first", "--precision", precision) for precision in ("float32", "bfloat16")}
+    run("ours", "--cached", "--steps", "1", "--said", said)
+    workers = max(range(3), key=lambda count: run("theirs", "--workers", str(count), "--steps", str(min(2, steps)))["rate"])
+    found: dict[str, list[Side]] = {"theirs": [], "ours": [], "cached": []}
     for _ in range(pairs):
-        found["theirs"].append(_run(folder, "--side", "theirs", "--workers", str(workers), *words[:2]))
-        found["ours"].append(_run(folder, "--side", "ours", *words))
-        found["cached"].append(_run(folder, "--side", "ours", "--cached", *words))
-    ratio = lambda side, key: statistics.median(own[key] / other[key] for own, other in zip(found[side], found["theirs"]))  # noqa: E731
-    differences = {name: abs(math.log(values[0] / values[1])) for name, values in firsts["float32"].items()}
+        found["theirs"].append(run("theirs", "--workers", str(workers), "--steps", str(steps)))
+        found["ours"].append(run("ours", *words))
+        found["cached"].append(run("ours", "--cached", *words))
+    spreads = {
+        name: spread(ratios(found[side], found["theirs"], key))
+        for name, side, key in (
+            ("ratio", "ours", "rate"),
+            ("cached_ratio", "cached", "rate"),
+            ("peak_memory_ratio", "ours", "peak_mib"),
+            ("cached_peak_memory_ratio", "cached", "peak_mib"),
+        )
+    }
     return {
-        "ratio": ratio("ours", "rate"),
-        "ours": statistics.median(one["rate"] for one in found["ours"]),
-        "peer": statistics.median(one["rate"] for one in found["theirs"]),
-        "cached_ratio": ratio("cached", "rate"),
-        "peak_memory_ratio": ratio("ours", "peak_mib"),
-        "cached_peak_memory_ratio": ratio("cached", "peak_mib"),
+        "ratio": spreads["ratio"]["median"],
+        "ours": median(found["ours"], "rate"),
+        "peer": median(found["theirs"], "rate"),
+        **{name: spreads[name]["median"] for name in spreads if name != "ratio"},
+        "spreads": spreads,
         "unit": "samples per processor second",
         "first": firsts,
-        "first_equal": all(value < 1e-4 for value in differences.values()),
+        "first_equal": equal(firsts["float32"]),
         "workers": workers,
         "pairs": pairs,
         "steps": steps,
@@ -291,29 +295,60 @@ def compare(folder: Path, pairs: int, steps: int, said: str) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, or measure one side; 1 when a bar is missed."""
+def equal(first: dict[str, list[float]]) -> bool:
+    """Whether the first steps of both sides are the same to 1e-4."""
+    return all(abs(math.log(values[0] / values[1])) < 1e-4 for values in first.values())
+
+
+def _told(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=["ours", "theirs", "first"])
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--workload", choices=["A", "B"], default="A")
+    parser.add_argument("--side", choices=["ours", "theirs", "first"], help="measure this one alone, in a folder that was prepared")
+    parser.add_argument("--folder", type=Path, help="of weights and rows; default: a temporary one")
+    parser.add_argument("--pairs", type=int, help="of measurements (default: 5; of workload B 3)")
+    parser.add_argument("--steps", type=int, help="of a measurement (default: 6; of workload B 8)")
+    parser.add_argument("--workers", type=int, help="loading workers of the peer's side alone (default: 0); of workload B altogether (default: 4)")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--cached", action="store_true")
-    parser.add_argument("--said", default='{"tokens": 1536}', help="settings of our stage, as JSON")
+    parser.add_argument("--cached", action="store_true", help="our side from the cache of features")
+    parser.add_argument("--said", help="settings of our stage, as JSON")
+    parser.add_argument("--size", default="1.5B", help="of workload B: 1.5B, 7B or toy")
+    parser.add_argument("--micro", type=int, default=1, help="of workload B: rows per forward of the peer's side alone")
+    parser.add_argument("--hardware", default="H200", help="of workload B: whose peak utilisation is a share of (default: %(default)s)")
     told = parser.parse_args(argv)
+    for name, of_a, of_b in (("pairs", PAIRS, 3), ("steps", STEPS, 8), ("workers", 0, 4), ("said", SAID, "{}")):
+        if getattr(told, name) is None:
+            setattr(told, name, of_a if told.workload == "A" else of_b)
+    assert told.side is None or told.folder is not None, "--side needs --folder"
+    return told
+
+
+def _measure_one(told: argparse.Namespace) -> Side | dict[str, list[float]]:
+    if told.workload == "B":
+        import workload_b
+
+        return workload_b.measure_one(told)
+    return {
+        "ours": lambda: ours(told.folder, told.steps, told.cached, json.loads(told.said)),
+        "theirs": lambda: theirs(told.folder, told.steps, told.workers),
+        "first": lambda: first_step(told.folder, told.precision),
+    }[told.side]()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare, or measure one side; 1 when a bar is missed or the first steps differ."""
+    told = _told(argv)
     if told.side:
-        assert told.folder is not None
-        one = {
-            "ours": lambda: ours(told.folder, told.steps, told.cached, json.loads(told.said)),
-            "theirs": lambda: theirs(told.folder, told.steps, told.workers),
-            "first": lambda: first_step(told.folder, told.precision),
-        }[told.side]()
-        print(json.dumps(one))
+        print(json.dumps(_measure_one(told)))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        found = compare(told.folder or Path(scratch), told.pairs, told.steps, told.said)
+        folder = told.folder or Path(scratch)
+        if told.workload == "B":
+            import workload_b
+
+            found = workload_b.compare(folder, told)
+            print(json.dumps(found))
+            return int(not found["first_equal"])
+        found = compare(folder, told.pairs, told.steps, told.said)
     print(json.dumps(found))
     missed = found["ratio"] < BARS["ratio"] or found["cached_ratio"] < BARS["cached_ratio"] or found["peak_memory_ratio"] > BARS["peak_memory_ratio"]
     return int(missed or not found["first_equal"])
