@@ -42,6 +42,8 @@ def room(module: str) -> str:
     parts = module.split(".")[1:]
     if not parts or parts[0] in GROUND:
         return "ground"
+    if parts[0] == "__main__":
+        return "cli"
     return parts[0] if parts[0] in BELOW else "roof"
 
 

@@ -126,17 +126,17 @@ def test_more_rows_take_more_and_recomputing_takes_less() -> None:
 
 def test_devices_share_what_lasts() -> None:
     found = StepMemory(
-        weights={"a": 800},
-        optimizer={"a": 1600},
-        gradients={"a": 400},
-        step={"a": 70, GRADIENTS: 100, CASTS: 30, "head and loss": 5},
+        weights={"language_model": 800, "connector": 8},
+        optimizer={"language_model": 1600, "connector": 16},
+        gradients={"language_model": 400, "connector": 4},
+        step={"language_model": 70, GRADIENTS: 100, CASTS: 30, "head and loss": 5},
         blocks=[(30, 10), (30, 10)],
         largest_block=10,
         outside=3,
     )
-    assert found.on(1) == {"weights": 800, "optimizer": 1600, "gradients": 100, CASTS: 30, "activations": 70, "head and loss": 5, "total": 2605}
-    # two gathered blocks and what lies in none, two bytes a number; the gradient is whole
-    assert found.on(4) == {"weights": 200, "optimizer": 400, "gradients": 100, CASTS: 46, "activations": 70, "head and loss": 5, "total": 821}
+    assert found.on(1) == {"weights": 808, "optimizer": 1616, "gradients": 100, CASTS: 30, "activations": 70, "head and loss": 5, "total": 2629}
+    # of the language model a quarter, of the connector all; two gathered blocks in two bytes a number, and in four what lies in none
+    assert found.on(4) == {"weights": 208, "optimizer": 416, "gradients": 104, CASTS: 52, "activations": 70, "head and loss": 5, "total": 855}
     assert found.on(1, recompute=True)["activations"] == 70 - 20
 
 

@@ -140,6 +140,7 @@ def test_a_changed_rate_of_a_stage_runs_it_and_what_follows(copied: Path) -> Non
         ("evaluate.questions.benchmark.questions.max_tokens=3", {"evaluate/questions"}),
         ("stages.instruct.steps=4", {"stages/instruct", "evaluate/questions"}),
         ("threads=2", set()),
+        ("writers=[tensorboard]", set()),
     ],
 )
 def test_a_change_runs_again_what_depends_on_it(copied: Path, override: str, again: set[str]) -> None:

@@ -105,7 +105,7 @@ def plan(
     """Build every model of a recipe on the meta device from its published config blocks. Absent weights and data are findings, not refusals.
 
     Without `model_only`, every stage too: rows (measured in the folder `run` of a run where it has the data), memory, hours and disk on `machine` (`8xA40`, `cpu`), and what serving
-    takes. `sharding`: none or fsdp; default fsdp on several devices. Raises Refused when the recipe is wrong, a config is not accepted, or the hardware is not known.
+    takes. `sharding`: none or fsdp on several devices; default: what each stage says. Raises Refused when the recipe is wrong, a config is not accepted, or the hardware is not known.
     """
     start = time.monotonic()
     loaded = load(recipe, overrides)
@@ -115,8 +115,8 @@ def plan(
         return Plan(recipe=loaded.recipe.name, models=models, findings=findings, seconds=time.monotonic() - start)
     named = hardware(machine)
     findings = _absent(loaded)
-    spread = sharding or ("fsdp" if named.devices > 1 else "none")
-    stages = [plan_stage(loaded.recipe, number, named, spread, run) for number in range(len(loaded.recipe.stages))]
+    spread = [(sharding or stage.sharding) if named.devices > 1 else "none" for stage in loaded.recipe.stages]
+    stages = [plan_stage(loaded.recipe, number, named, own, run) for number, own in enumerate(spread)]
     models, serving = [], {}
     for name, config in loaded.recipe.all_models().items():
         model = _empty(loaded.recipe, name, config)

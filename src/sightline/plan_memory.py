@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -30,6 +30,8 @@ CASTS = "weights in the compute dtype"
 GRADIENTS = "gradients"
 LOSS = "head and loss"
 """What no part makes: logits of answers and what the objective makes of them."""
+SHARDED = "language_model"
+"""The part that several devices share out (train/sharding.py)."""
 MOMENTS = 8
 """Bytes of optimizer state for a trained number: two float32 moments of AdamW."""
 
@@ -72,13 +74,17 @@ class StepMemory:
         return replace(self, step=step, blocks=blocks)
 
     def on(self, devices: int, recompute: bool = False) -> dict[str, int]:
-        """Bytes per device by kind. With several devices all states are sharded (FSDP2) and two gathered blocks in bfloat16 and what lies in no block come back whole."""
+        """Bytes per device by kind. With several devices the states of the language model are sharded (FSDP2); two gathered blocks in bfloat16 and what lies in no block come back whole."""
+
+        def held(table: Mapping[str, int]) -> int:
+            return sum(-(-size // devices) if part == SHARDED else size for part, size in table.items())
+
         rest = {key: size for key, size in self.step.items() if key not in (GRADIENTS, CASTS)}
         found = {
-            "weights": -(-sum(self.weights.values()) // devices),
-            "optimizer": -(-sum(self.optimizer.values()) // devices),
-            "gradients": -(-(sum(self.gradients.values()) if devices > 1 else self.step.get(GRADIENTS, 0)) // devices),
-            CASTS: self.step.get(CASTS, 0) if devices == 1 else 2 * (2 * self.largest_block + self.outside),
+            "weights": held(self.weights),
+            "optimizer": held(self.optimizer),
+            "gradients": held(self.gradients) if devices > 1 else self.step.get(GRADIENTS, 0),
+            CASTS: self.step.get(CASTS, 0) if devices == 1 else 2 * 2 * self.largest_block + 4 * self.outside,
             "activations": sum(size for key, size in rest.items() if key != LOSS) - (self.saved_by_recomputing if recompute else 0),
             LOSS: rest.get(LOSS, 0),
         }

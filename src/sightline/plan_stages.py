@@ -36,7 +36,7 @@ class StageMemory:
     patches: int
     """Tokens that encoders compute for it."""
     sharding: str
-    """none, or fsdp: weights, gradients and moments are spread over the devices."""
+    """none, or fsdp: weights, gradients and moments of the language model are spread over the devices."""
     device: dict[str, int]
     """Bytes by kind, as the recipe stands."""
     recomputed: int
@@ -160,6 +160,7 @@ def _memory(
                 severity="warn",
             )
         ]
+    sharding = sharding if tuple(objective.needs) == ("write",) else "none"  # what runs an unknown number of times is whole on each device
     devices = machine.devices if sharding == "fsdp" else 1
     whole, half = found
     if rows > MANY:

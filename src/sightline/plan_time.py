@@ -47,7 +47,7 @@ def hardware(said: str) -> Hardware:
     devices = int(count) if count.isdigit() else 0 if times else 1
     if name.lower() == CPU and devices == 1:
         return Hardware(
-            name=CPU, devices=1, flops=_own_speed(), memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), bandwidth=2e10, utilisation=0.6
+            name=CPU, devices=1, flops=own_speed(), memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), bandwidth=2e10, utilisation=0.6
         )
     known = {one.lower(): one for one in table}
     if name.lower() not in known or devices < 1:
@@ -57,9 +57,9 @@ def hardware(said: str) -> Hardware:
     return Hardware(name=name, devices=devices, **table[name])
 
 
-def _own_speed() -> float:
-    """FLOP/s of this machine in float32, by one product of matrices of 1,024."""
-    left = torch.ones(1024, 1024)
+def own_speed(dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of this machine, by one product of matrices of 1,024."""
+    left = torch.ones(1024, 1024, dtype=dtype)
     torch.mm(left, left)
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < 0.2:

@@ -23,6 +23,7 @@ from sightline.kinds import Config, located
 from sightline.model.assembly import ModelConfig
 from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.recipe_source import Loaded
+from sightline.run_writers import WRITER, WriterConfig
 from sightline.train.stage import StageConfig
 
 _PATHS = re.compile(
@@ -66,6 +67,11 @@ def short(value: object) -> object:
         if options is None or isinstance(options, dict):
             return {"kind": kind, **(options or {})}
     return value
+
+
+def _named(value: object) -> object:
+    """`tensorboard` is short for `{kind: tensorboard}`."""
+    return {"kind": value} if isinstance(value, str) else short(value)
 
 
 class ReadConfig(Config):
@@ -196,6 +202,8 @@ class Recipe(Config):
     """Training stages, in order."""
     evaluate: dict[str, EvaluateConfig] = Field(default_factory=dict)
     """Evaluations by name; the first one is the headline of the report."""
+    writers: list[Annotated[WriterConfig, WRITER, BeforeValidator(_named)]] = Field(default_factory=list)
+    """Where the numbers of a run go besides its own files: `tensorboard`, `wandb`, `trackio`. They change no result, and a changed one trains nothing again."""
     held_out: tuple[str, ...] = Field(default=(), strict=False)
     """Data that no stage may learn from, by name or as a pattern (`vqa-*`): sets and groups of tasks that are kept for judging."""
 
@@ -287,6 +295,9 @@ class Recipe(Config):
             if one.stage is not None and one.stage not in stages:
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
         yield from (f"held_out: no data is called {pattern!r}" for pattern in self.held_out if not any(fnmatchcase(name, pattern) for name in data))
+        kinds = [one.name for one in self.writers]
+        if len(set(kinds)) < len(kinds):
+            yield f"writers: each kind once, found {', '.join(kinds)}"
         yield from self._cycles()
         yield from self._too_early()
 

@@ -6,13 +6,12 @@ id = hash of fingerprint and content, known after. Nodes: make -> data -> tokeni
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sightline import __version__, recipe_source
 from sightline.data.steps import make_layout, read_and_apply
@@ -21,11 +20,17 @@ from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, softw
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
 from sightline.named_answerers import answerer_id
+from sightline.progress import say, silence, tell_beside
 from sightline.recipe import Recipe, asked_outside, asked_stages, load
 from sightline.run_checks import refuse_early, tokenizer_folder
-from sightline.run_events import Events
+from sightline.run_events import Event, Events, Unheard
 from sightline.samples.sample import Text
 from sightline.samples.store import Store
+from sightline.train.processes import join
+from sightline.train.world import ALONE, World, first_alone
+
+if TYPE_CHECKING:
+    from sightline.evaluate.run_facts import ScoreTable
 
 NODE_VERSION = 2
 """Raised when a node would make something else from the same inputs: old results are then made again."""
@@ -40,7 +45,7 @@ class Node:
     inputs: list[str]
     artifact: str
     state: str
-    """done, skipped or failed."""
+    """done, skipped, failed or stopped."""
     id: str = ""
     seconds: float = 0.0
 
@@ -79,9 +84,9 @@ class RunResult:
 class Run:
     """State of one execution: the recipe, the folder, the ids of what was made so far."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.recipe, self.out = recipe, out
-        self.events = Events(out / "events.jsonl")
+    def __init__(self, recipe: Recipe, out: Path, world: World = ALONE) -> None:
+        self.recipe, self.out, self.world = recipe, out, world
+        self.events = Events(out / "events.jsonl") if world.rank == 0 else Unheard()
         self.nodes: list[Node] = []
         self.ids: dict[str, str] = {}
         self._stores: dict[str, Store] = {}
@@ -91,16 +96,23 @@ class Run:
         """Known before the work is done."""
         return sha256_json([config, [self.ids[name] for name in inputs], NODE_VERSION])
 
-    def node(self, name: str, config: Any, inputs: Sequence[str], folder: Path, work: Callable[[str], None], identify: Callable[[], str]) -> None:
-        """Do a node's work unless its artifact has the same fingerprint; `work(fingerprint)` writes the artifact, `identify()` gives the id of its content."""
+    def node(
+        self, name: str, config: Any, inputs: Sequence[str], folder: Path, work: Callable[[str], None], identify: Callable[[], str], together: bool = False
+    ) -> None:
+        """Do a node's work unless its artifact has the same fingerprint; `work(fingerprint)` writes the artifact, `identify()` gives the id of its content.
+
+        Of several processes the first works and the others wait, unless they work `together`.
+        """
         fingerprint = self.fingerprint(config, inputs)
-        done = (folder / "lineage.json").is_file() and Lineage.read(folder).config == fingerprint
+        done = self.world.told((folder / "lineage.json").is_file() and Lineage.read(folder).config == fingerprint)
         node = Node(name=name, fingerprint=fingerprint, inputs=list(inputs), artifact=str(folder.relative_to(self.out)), state="skipped" if done else "done")
         start = time.monotonic()
         if not done:
             self.events.write({"event": "start", "node": name})
             with self._failing(node):
-                work(fingerprint)
+                if together or self.world.rank == 0:
+                    work(fingerprint)
+                self.world.wait()
             node.seconds = time.monotonic() - start
             self.events.write({"event": "done", "node": name, "seconds": round(node.seconds, 2)})
         node.id = self.ids[name] = identify()
@@ -111,15 +123,20 @@ class Run:
         try:
             yield
         except BaseException as error:
-            node.state = "failed"
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            node.state = "stopped" if stopped else "failed"
             self._list(node)
+            if stopped:
+                self.events.write({"event": "stopped", "node": node.name, "by": f"{type(error).__name__} {error}".strip()})
+                raise
             problems = [problem.record() for problem in error.problems] if isinstance(error, Refused) else [{"found": f"{type(error).__name__}: {error}"}]
             self.events.write({"event": "failed", "node": node.name, "problems": problems})
             raise
 
     def _list(self, node: Node) -> None:
         self.nodes.append(node)
-        write_json(self.out / "graph.json", [asdict(one) for one in self.nodes])
+        if self.world.rank == 0:
+            write_json(self.out / "graph.json", [asdict(one) for one in self.nodes])
 
     # data
 
@@ -233,44 +250,95 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
     `until`: stop after this stage. Raises Refused before any work when the recipe is wrong, or when it needs something that is not there.
     """
     from sightline.run_report import write_run_report
-    from sightline.run_stages import evaluate, train_stage
 
     start = time.monotonic()
     loaded = load(recipe, overrides)
-    refuse_early(loaded)
+    world = join()
+    if world.rank:
+        silence()
+    first_alone(world, lambda: refuse_early(loaded))
     out.mkdir(parents=True, exist_ok=True)
-    for path in sweep(out):
-        print_line(f"removed {path.name}, left by a stopped run")
-    state = Run(loaded.recipe, out)
-    write_text(out / "recipe.yaml", recipe_source.dump(loaded.recipe))
-    state.events.write({"event": "run", "recipe": loaded.recipe.name, "version": __version__, "software": software()})
-    needed = _needed_data(loaded.recipe, until)
-    awaited = loaded.recipe.awaited()
+    for path in sweep(out) if world.rank == 0 else []:
+        say(f"removed {path.name}, left by a stopped run")
+    state = Run(loaded.recipe, out, world)
+    if world.rank:
+        scores = _carry_out(state, until)
+    else:
+        write_text(out / "recipe.yaml", recipe_source.dump(loaded.recipe))
+        with _told(state, until):
+            scores = _carry_out(state, until)
+            write_run_report(state, scores)
+            Lineage(
+                id=sha256_json(state.ids),
+                kind="run",
+                config=sha256_json(loaded.recipe.model_dump(mode="json", exclude={"writers"})),
+                inputs=[{"id": i, "kind": n} for n, i in state.ids.items()],
+                seed=loaded.recipe.seed,
+            ).write(out)
+    world.wait()
+    values = {
+        name: {column: {key: value.value for key, value in one.metrics.items()} for column, one in table.columns().items()} for name, table in scores.items()
+    }
+    models = {name: columns.pop("model") for name, columns in values.items()}
+    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=models, controls=values, seconds=time.monotonic() - start)
+
+
+def _carry_out(state: Run, until: str | None) -> dict[str, ScoreTable]:
+    """Every node but the report; the tables of the evaluations."""
+    from sightline.run_stages import evaluate, train_stage
+
+    recipe = state.recipe
+    needed, awaited = _needed_data(recipe, until), recipe.awaited()
     for name in needed:
         if not awaited[name]:
             state.data(name)
-    for number, stage in enumerate(loaded.recipe.stages):
+    for number, stage in enumerate(recipe.stages):
         train_stage(state, number, stage)
         for name in needed:
             if awaited[name] and all(f"stages/{one}" in state.ids for one in awaited[name]):
                 state.data(name)
         if stage.name == until:
             break
-    names = [name for name, one in loaded.recipe.evaluate.items() if until is None or f"stages/{one.stage or loaded.recipe.stages[-1].name}" in state.ids]
-    scores = {name: evaluate(state, name) for name in names}
-    write_run_report(state, scores)
-    Lineage(
-        id=sha256_json(state.ids),
-        kind="run",
-        config=sha256_json(loaded.recipe.model_dump(mode="json")),
-        inputs=[{"id": i, "kind": n} for n, i in state.ids.items()],
-        seed=loaded.recipe.seed,
-    ).write(out)
-    values = {
-        name: {column: {key: value.value for key, value in one.metrics.items()} for column, one in table.columns().items()} for name, table in scores.items()
-    }
-    models = {name: columns.pop("model") for name, columns in values.items()}
-    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=models, controls=values, seconds=time.monotonic() - start)
+    scores = {}
+    for name, one in recipe.evaluate.items():
+        if until is None or f"stages/{one.stage or recipe.stages[-1].name}" in state.ids:
+            scores[name] = evaluate(state, name)
+            state.events.write({"event": "scores", "evaluation": name, "metrics": {key: value.value for key, value in scores[name].scores.metrics.items()}})
+    return scores
+
+
+@contextmanager
+def _told(state: Run, until: str | None) -> Iterator[None]:
+    """Tells those who watch a run how it begins and ends: its events, its writers, the line of progress, and a page where it fails."""
+    from sightline.live_page import tell_page
+    from sightline.run_writers import Writers
+
+    recipe, start = state.recipe, time.monotonic()
+    writers = Writers(recipe.writers, state.out, recipe.model_dump(mode="json"), state.events, say)
+    state.events.followers.append(_beside_progress)
+    names = [stage.name for stage in recipe.stages]
+    planned = names if until is None else names[: names.index(until) + 1]
+    state.events.write(
+        {"event": "run", "recipe": recipe.name, "version": __version__, "software": software(), "stages": planned, "processes": state.world.size}
+    )
+    ended = "failed"
+    try:
+        yield
+        ended = "done"
+    except (KeyboardInterrupt, SystemExit):
+        ended = "stopped"
+        raise
+    finally:
+        writers.close()
+        state.events.write({"event": "ended", "state": ended, "seconds": round(time.monotonic() - start, 2)})
+        if ended == "failed":
+            tell_page(state.out, say)
+
+
+def _beside_progress(event: Event) -> None:
+    """Tokens per second stand in the line of a stage's progress."""
+    if event["event"] == "step" and event.get("tokens_per_second") is not None:
+        tell_beside(f"stage {event['stage']}", f"{event['tokens_per_second']:,.0f} tokens/s")
 
 
 def _needed_data(recipe: Recipe, until: str | None) -> list[str]:
@@ -283,9 +351,3 @@ def _needed_data(recipe: Recipe, until: str | None) -> list[str]:
         if stage.name == until:
             break
     return [name for name in recipe.data if name in names]
-
-
-def print_line(text: str) -> None:
-    """One line for people on stderr: stdout is for results."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

@@ -13,16 +13,18 @@ from sightline.model.assembly import ModelConfig
 from sightline.named_answerers import unknown_answerer
 from sightline.recipe import Recipe
 from sightline.recipe_source import Loaded
+from sightline.run_writers import absent_writers
 from sightline.train.objectives import Contrastive
+from sightline.train.quantized import absent_backend
 from sightline.train.stage import StageConfig
 
 
 def refuse_early(loaded: Loaded[Recipe]) -> None:
     """Refused with everything that would stop a run of this recipe later: absent data, weights and tokenizers, parts that do not exist, models that cannot do what is asked."""
     recipe = loaded.recipe
-    found = [*absent_data(loaded), *absent_weights(loaded), *_absent_tokenizers(loaded)]
+    found = [*absent_data(loaded), *absent_weights(loaded), *_absent_tokenizers(loaded), *absent_writers(loaded)]
     for stage in recipe.stages:
-        found += [*_parts(loaded, stage), *_origins(loaded, stage), *_objective(loaded, stage)]
+        found += [*_parts(loaded, stage), *_origins(loaded, stage), *_objective(loaded, stage), *_rounding(loaded, stage)]
     found += [*_answerers(loaded), *_evaluations(loaded)]
     if found:
         raise Refused(replace(problem, severity="refuse") for problem in found)
@@ -121,6 +123,7 @@ def part_paths(config: ModelConfig) -> list[str]:
     there = {
         "combine": config.combine is not None,
         "layout": bool(config.layout.vectors),
+        "prompts": config.prompts is not None,
         "regions": config.regions is not None,
         "fusion": config.fusion.kind != "sequence",
         "language_model": config.language_model is not None,
@@ -179,6 +182,13 @@ def _objective(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
             allowed="text_encoder.tags: true",
             fix=f"{_model_path(loaded.recipe, loaded.recipe.model_of(stage))}.text_encoder.tags=true",
         )
+
+
+def _rounding(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
+    """Parts to be held in 4 bit where the package for it is not installed."""
+    for path, said in stage.train.items():
+        if said.lora is not None and said.lora.quantize == "nf4":
+            yield from absent_backend(loaded.place(f"stages.{loaded.recipe.stages.index(stage)}.train.{path}.lora.quantize"))
 
 
 def _answerers(loaded: Loaded[Recipe]) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from sightline.errors import Problem
 from sightline.evaluate.report import best_of, examples, worst_of, write_report
 from sightline.evaluate.run_facts import Gate, PartFacts, Report, ScoreTable, StageFacts
 from sightline.progress import duration
+from sightline.run_history import counted
 
 if TYPE_CHECKING:
     from sightline.run import Run, RunResult
@@ -51,7 +52,7 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         gates=list(_gates(run, tables)),
         worst=worst,
         best=best,
-        problems=_left_out(run),
+        problems=[*_left_out(run), *_faults(events)],
         parameters=_parts(run, events),
         lineage=dict(run.ids),
         commands=commands,
@@ -109,6 +110,16 @@ def _left_out(run: Run) -> list[Problem]:
     return found
 
 
+def _faults(events: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Steps at which an earlier attempt of a stage ended itself."""
+    for event in events:
+        if event["event"] == "fault":
+            named = ", ".join(f"{row['source']}:{row['id']}" for row in event["rows"][:_LISTED])
+            more = f" and {len(event['rows']) - _LISTED} more" if len(event["rows"]) > _LISTED else ""
+            place = f"stage {event['stage']}, step {event['step']}, an earlier attempt"
+            yield Problem(code=event["code"], place=place, found=f"{event['found']} on rows {named}{more}", severity="warn")
+
+
 def _seconds(events: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of each group of nodes, the last time each node was done."""
     last = {event["node"]: event["seconds"] for event in events if event["event"] == "done"}
@@ -126,19 +137,11 @@ def _latest(events: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]
 def _stages(run: Run, events: list[dict[str, Any]]) -> list[StageFacts]:
     trained = _latest(events, "trained")
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    before: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for event in events:
-        if event["event"] == "table":
-            before[event["stage"]] = curves.get(event["stage"], {})
-            curves[event["stage"]] = {}
-        elif event["event"] == "resumed":
-            # The stage goes on from a checkpoint: of what a killed run had drawn, the steps up to there stay.
-            drawn = before.get(event["stage"], {}).items()
-            curves[event["stage"]] = {term: [point for point in points if point[0] < event["step"]] for term, points in drawn}
-        elif event["event"] == "step":
-            own = curves.setdefault(event["stage"], {})
-            for term, value in event["terms"].items():
-                own.setdefault(term, []).append((event["step"], value))
+    for name, kept in counted(events).items():
+        for event in kept:
+            if event["event"] == "step":
+                for term, value in event["terms"].items():
+                    curves.setdefault(name, {}).setdefault(term, []).append((event["step"], value))
     return [
         StageFacts(
             name=stage.name,

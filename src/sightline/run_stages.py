@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,26 @@ from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha256_tree, write_json
 from sightline.model import directory
+from sightline.model.batch import to_device
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
 from sightline.named_answerers import remembered
-from sightline.progress import Progress
+from sightline.progress import Progress, say
 from sightline.run_probe import baselines
+from sightline.run_watch import watch_of
 from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Sample
+from sightline.train.adapters import merge_checked
 from sightline.train.checkpoints import Checkpoints
 from sightline.train.feature_cache import FeatureCache, build_cache
 from sightline.train.feeding import Feed
 from sightline.train.loop import Outcome, train
 from sightline.train.objectives import captions
-from sightline.train.stage import Prepared, StageConfig, merge_lora, prepare, table_text
+from sightline.train.processes import local_device
+from sightline.train.sharding import become, spread, whole_tensors
+from sightline.train.stage import Prepared, StageConfig, prepare, table_text
 from sightline.train.switches import throw
-from sightline.train.watch import Watch
+from sightline.train.world import first_alone
 
 if TYPE_CHECKING:
     from sightline.run import Run
@@ -95,7 +101,7 @@ def start_model(run: Run, number: int, stage: StageConfig) -> tuple[Model, Proce
         directory.fill(model, directory.tensors_of(folder), str(folder), part)
     if model.language_model is not None:
         model.language_model.prove_logits()
-    return model, Processor(config, tokenizer, side), base
+    return model.to(local_device()), Processor(config, tokenizer, side), base
 
 
 def _origin_id(folder: Path) -> str:
@@ -118,20 +124,23 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
     outside = {
         part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
     }
-    # when a stage is saved changes none of its numbers
-    said = [stage.model_dump(mode="json", exclude={"checkpoints"}), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
+    # when a stage is saved, how it is spread, and what it is asked on the way, changes none of its numbers
+    unsaid = {"checkpoints", "probe", "sharding"}
+    said = [stage.model_dump(mode="json", exclude=unsaid), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
 
     def work(fingerprint: str) -> None:
         torch.set_num_threads(run.recipe.threads or torch.get_num_threads())
         model, processor, base = start_model(run, number, stage)
         prepared = prepare(model, stage)
         throw(model, stage)
-        _say(f"stage {stage.name}\n{table_text(prepared.table)}")
+        say(f"stage {stage.name}\n{table_text(prepared.table)}")
         run.events.write({"event": "table", "stage": stage.name, "table": [asdict(row) for row in prepared.table]})
-        outcome = _train(run, number, stage, model, processor, prepared, Checkpoints(folder.parent / "checkpoints", fingerprint, stage, run.events.write, _say))
+        outcome, trained = _train(
+            run, number, stage, model, processor, prepared, Checkpoints(folder.parent / "checkpoints", fingerprint, stage, run.events.write, say)
+        )
         if outcome.unread:
             named, more = outcome.unread[:_NAMED], len(outcome.unread) - _NAMED
-            _say(
+            say(
                 "\n".join(
                     [*(f"  nothing reads {tensor}: it stayed as it was" for tensor in named), *([f"  nor {more} more (events.jsonl)"] if more > 0 else [])]
                 )
@@ -139,23 +148,38 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         run.events.write(
             {"event": "trained", "stage": stage.name, "steps": outcome.steps, "rows": outcome.rows, "seconds": outcome.seconds, "unread": outcome.unread}
         )
-        _save(run, stage, model, processor, prepared, base, folder, fingerprint, [run.ids[i] for i in inputs])
+        if run.world.rank == 0:
+            if trained:  # in shards: the model is put together again from what it started with
+                del model
+                model, processor, base = start_model(run, number, stage)
+                prepared = prepare(model, stage)
+                become(model, trained)
+            _save(run, stage, model, processor, prepared, base, folder, fingerprint, [run.ids[i] for i in inputs])
 
-    run.node(f"stages/{stage.name}", said, inputs, folder, work, lambda: Lineage.read(folder).id)
-    for made in ("checkpoints", "faults"):
+    run.node(f"stages/{stage.name}", said, inputs, folder, work, lambda: Lineage.read(folder).id, together=True)
+    for made in ("checkpoints", "faults") if run.world.rank == 0 else ():
         shutil.rmtree(folder.parent / made, ignore_errors=True)
 
 
-def _train(run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared, checkpoints: Checkpoints) -> Outcome:
+def _train(
+    run: Run, number: int, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared, checkpoints: Checkpoints
+) -> tuple[Outcome, dict[str, torch.Tensor]]:
+    """What the stage did, and, where the model was spread over processes, all that it trained."""
     objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
     mixture = _mixture(run, stage, processor)
     objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), processor)
     seed = int(np.random.SeedSequence([run.recipe.seed, number, 1]).generate_state(1)[0])
-    feed = Feed(mixture, processor, objective, stage, seed, _features(run, stage, model, processor, mixture))
+    features = first_alone(run.world, lambda: _features(run, stage, model, processor, mixture))
+    feed = Feed(mixture, processor, objective, stage, seed, features, run.world)
+    run.events.write({"event": "training", "stage": stage.name, "steps": feed.steps})
     if feed.apart:
-        _say(f"stage {stage.name}: samples are not packed: {feed.apart}")
-    faults = checkpoints.folder.parent / "faults"
-    return train(model, prepared, objective, feed, stage, Watch(stage, run.events.write), f"stage {stage.name}", checkpoints=checkpoints, fault_folder=faults)
+        say(f"stage {stage.name}: samples are not packed: {feed.apart}")
+    own = checkpoints.folder.parent
+    watch = watch_of(stage, model, processor, prepared, objective, mixture, run.events.write, seed=seed, folder=own, run=run.out, world=run.world)
+    if stage.sharding == "fsdp":
+        prepared = spread(model, prepared, objective.needs, stage.precision, run.world)
+    outcome = train(model, prepared, objective, feed, stage, watch, f"stage {stage.name}", run.world, checkpoints=checkpoints, fault_folder=own / "faults")
+    return outcome, whole_tensors(model, prepared)
 
 
 def _mixture(run: Run, stage: StageConfig, processor: Processor) -> Mixture:
@@ -166,7 +190,7 @@ def _mixture(run: Run, stage: StageConfig, processor: Processor) -> Mixture:
     planned = plan_mixture(
         [size_of(name, store, stage.mix, lambda sample: len(processor.encode(sample).ids)) for name, store in stores.items()], stage.mix, stage.data
     )
-    _say(f"stage {stage.name}: data\n{mixture_text(planned)}")
+    say(f"stage {stage.name}: data\n{mixture_text(planned)}")
     run.events.write({"event": "mixture", "stage": stage.name, "data": [asdict(one) for one in planned]})
     return Mixture([Share(name=one.name, store=stores[one.name], weight=one.times, cap=one.visits) for one in planned])
 
@@ -175,7 +199,7 @@ def _features(run: Run, stage: StageConfig, model: Model, processor: Processor, 
     """Cached features where they change nothing: the encoder is frozen, nothing is augmented, the connector is what reads them, and some row shows a picture."""
     if not stage.cache_features or stage.augment != "none" or not model.encoders or model.connector is None or "write" not in stage.objective.build().needs:  # pyright: ignore[reportAttributeAccessIssue]
         return None
-    if any(path == "encoders" or path.startswith("encoders.") for path in stage.train):
+    if model.config.prompted_encoders or any(path == "encoders" or path.startswith("encoders.") for path in stage.train):
         return None
     samples = [(share.store.path, share.store[int(row)]) for share in mixture.shares for row in share.store.kept]
     pictures = [(picture, folder, len(sample.pictures)) for folder, sample in samples for picture in sample.pictures]
@@ -190,9 +214,9 @@ def _save(
     run: Run, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared, base: Path | None, folder: Path, fingerprint: str, inputs: list[str]
 ) -> None:
     model.eval()
+    merged = _merge(run, stage, model, processor, prepared) if prepared.adapters else {}
     with artifact(folder) as temporary:
-        for path in prepared.adapters:
-            tensors = merge_lora(model.parts()[path])
+        for path, tensors in merged.items():
             (temporary / "adapter").mkdir(exist_ok=True)
             from safetensors.torch import save_file
 
@@ -209,6 +233,30 @@ def _save(
             rows=rows,
             seed=run.recipe.seed,
         ).write(temporary)
+
+
+def _merge(run: Run, stage: StageConfig, model: Model, processor: Processor, prepared: Prepared) -> dict[str, dict[str, torch.Tensor]]:
+    """Adapters become weights; their tensors by part. Refused where the model then says something else about the first rows of the stage."""
+    store = run.store(next(iter(stage.data)))
+    objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
+    device = next(model.parameters()).device
+    encoded = [objective.encode(store[int(row)], processor, np.random.default_rng(0)) for row in store.kept[:GOLDEN]]
+    batch = to_device(processor.collate([[one] for one in encoded]), device)
+
+    def said(precision: str) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            output = model(batch, ask="write" if "write" in objective.needs else "embed")
+        told = (output.logp, output.pictures, output.texts)
+        return torch.cat([one.float().flatten() for one in told if one is not None])
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is compared here; the next stage says what it wants
+    outputs = {precision: partial(said, precision) for precision in dict.fromkeys(("float32", stage.precision))}
+    tensors, apart = merge_checked(model.parts(), prepared.adapters, outputs, f"stages.{stage.name}")
+    quantized = {path: lora.quantize for path, lora in prepared.adapters.items() if lora.quantize}
+    run.events.write({"event": "merged", "stage": stage.name, "parts": sorted(tensors), "rows": len(encoded), "differences": apart, "quantized": quantized})
+    for path, kind in quantized.items():
+        say(f"stage {stage.name}: {path} is saved in full precision: its weights as {kind} rounded them, and the adapters")
+    return tensors
 
 
 def _write_golden(run: Run, stage: StageConfig, folder: Path, model: Model, processor: Processor, weights: str) -> None:
@@ -289,9 +337,3 @@ def _read_table(folder: Path, name: str, benchmark: Any) -> ScoreTable:
         controls={key: scores_of(value) for key, value in record["controls"].items()},
         headline=_headline(benchmark),
     )
-
-
-def _say(text: str) -> None:
-    from sightline.run import print_line
-
-    print_line(text)

@@ -56,6 +56,7 @@ def twin(recipe: Recipe, rows: int = 8, remember: int | None = None) -> Recipe:
         update={
             "name": f"{recipe.name}-twin"[:64],
             "threads": 1,
+            "writers": [],
             "model": models.pop("model", None) if recipe.model else None,
             "models": models,
             "data": {MADE: _made(rows), **{name: _data(recipe, name) for name in recipe.data}},
@@ -174,7 +175,7 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig) -> StageConfig:
 
 def _training(one: PartTraining) -> PartTraining:
     """Toys may have one block that is read; adapters of rank 2 fit all of them."""
-    lora = one.lora.model_copy(update={"rank": 2, "alpha": 2 * one.lora.alpha / one.lora.rank}) if one.lora else None
+    lora = one.lora.twin() if one.lora else None
     return one.model_copy(update={"lora": lora, "last": 1 if one.last else None})
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,11 @@ from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 from sightline.samples.store import Store
 from sightline.train.feeding import Feed
 from sightline.train.loop import Outcome, train
+from sightline.train.sharding import spread
 from sightline.train.stage import Prepared, StageConfig, prepare
 from sightline.train.watch import Watch
+from sightline.train.world import ALONE
+from sightline.train.world import World as Processes
 
 ANSWERS = ("yes", "a pond", "two tanks beside a long road, three vehicles and a grove of trees", "no")
 CAPTIONS = ("a tank beside a road", "two ponds in a field", "trees around many pools", "vehicles on the road")
@@ -71,28 +75,36 @@ class World:
         standard = {"name": "try", "objective": "answer-likelihood", "data": {"questions": 1.0}, "train": {"connector": rate, "language_model": rate}}
         return StageConfig.model_validate_json(json.dumps({**standard, "batch": 4, "steps": 4, "precision": "float32", **said}))
 
-    def feed(self, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None) -> Feed:
+    def feed(self, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None, processes: Processes = ALONE) -> Feed:
         """The stage's batches; its objective has seen its rows."""
         mixture = Mixture([Share(name=name, store=self.stores[name], weight=weight) for name, weight in stage.data.items()])
         objective = stage.objective.build()  # pyright: ignore[reportAttributeAccessIssue]
         objective.prepare((share.store[int(row)] for share in mixture.shares for row in share.store.kept), self.processor)
-        return Feed(mixture, self.processor, objective, stage, seed, features)
+        return Feed(mixture, self.processor, objective, stage, seed, features, processes)
 
     def train(
         self, model: Model, stage: StageConfig, seed: int = 0, features: FeatureSource | None = None, **more: Any
     ) -> tuple[Prepared, Outcome, list[dict[str, Any]]]:
-        """Run the stage on the model; what was prepared, what it did, what it recorded. `more`: checkpoints, fault_folder, record in place of the list."""
+        """Run the stage on the model; what was prepared, what it did, what it recorded. `more`: checkpoints, fault_folder, record in place of the list, world."""
         torch.manual_seed(seed)
         events: list[dict[str, Any]] = []
         prepared = prepare(model, stage)
-        feed = self.feed(stage, seed, features)
+        processes = more.get("world", ALONE)
+        feed = self.feed(stage, seed, features, processes)
+        if stage.sharding == "fsdp":
+            prepared = spread(model, prepared, feed.objective.needs, stage.precision, processes)
         record = more.pop("record", events.append)
         return prepared, train(model, prepared, feed.objective, feed, stage, Watch(stage, record), "try", **more), events
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """See World; rows: 12 questions, 12 captions, 12 notes."""
+    """See World and make_world."""
+    return make_world(tmp_path_factory.mktemp("stores"))
+
+
+def make_world(folder: Path) -> World:
+    """Rows: 12 questions, 12 captions, 12 notes, in stores under `folder`."""
     rows = {
         "questions": [question(number) for number in range(12)],
         "captions": [captioned(number) for number in range(12)],
@@ -100,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     }
     stores = {}
     for name, samples in rows.items():
-        path = tmp_path_factory.mktemp("stores") / name
+        path = folder / name
         with Store.writer(path) as writer:
             for sample in samples:
                 writer.add(sample)

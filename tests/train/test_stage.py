@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from sightline.errors import Refused
 from sightline.model.vlm import Model
-from sightline.train.stage import merge_lora, prepare, table_text
+from sightline.train.adapters import merge_lora
+from sightline.train.stage import prepare, table_text
 
 RATE = {"learning_rate": 1e-2}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+
 import pytest
 import torch
 
 from sightline.train.stage import prepare
-from sightline.train.switches import throw
+from sightline.train.switches import keep_memory, throw
 
 
 def learnt(world, said: dict[str, object], backend: str = "aot_eager") -> tuple[float, dict[str, torch.Tensor], int]:
@@ -48,3 +51,19 @@ def test_compiled_blocks_say_the_same(world) -> None:
     assert compiled[0] == pytest.approx(plain[0], rel=1e-6)
     for name, gradient in plain[1].items():
         torch.testing.assert_close(compiled[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a switch of glibc")
+def test_freed_memory_is_used_again() -> None:
+    assert keep_memory()
+    mebibytes = 40
+    bytearray(b"1") * (mebibytes << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        bytearray(b"1") * (mebibytes << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < mebibytes << 8, "fewer pages are cleared than one of the five has"
+
+
+def test_elsewhere_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not keep_memory()

@@ -1,6 +1,6 @@
 """The `sightline` command: finds the verb, parses its arguments, runs it, and turns what was refused into text, JSON and an exit code.
 
-Exit codes: 0 done, 1 findings, 2 a mistake in the command or the recipe, 130 interrupted, 141 the reader of a pipe went away.
+Exit codes: 0 done, 1 findings, 2 a mistake in the command or the recipe, 130 interrupted, 141 the reader of a pipe went away, 143 a run was asked to end (SIGTERM) and has saved.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Verb:
 VERBS = {
     "run": Verb("sightline.cli.run_verbs:run", "carry out a recipe: data, stages, evaluation, report"),
     "plan": Verb("sightline.cli.run_verbs:plan", "check a recipe and count its parameters and tokens before it costs"),
+    "report": Verb("sightline.cli.report_verb:report", "draw the page of a run, while it goes on or after it"),
     "chat": Verb("sightline.cli.chat_verb:chat", "ask a trained model about pictures"),
     "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
     "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,11 @@ def plan(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--hardware", default="cpu", metavar="COUNTxNAME", help="what it is planned for: 8xA40, H100, H200, A100-80, A100-40, 4090; default cpu, this machine"
     )
-    parser.add_argument("--sharding", choices=["none", "fsdp"], help="whether weights and optimizer are spread over the devices; default fsdp on several")
+    parser.add_argument(
+        "--sharding",
+        choices=["none", "fsdp"],
+        help="whether weights and optimizer of the language model are spread over several devices; default: what the stage says",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, where rows are measured if its data is there (default: runs/RECIPE)")
     parser.set_defaults(action=_plan)
 
@@ -46,7 +51,8 @@ def _run(arguments: Namespace) -> int:
         result = run(write_twin(arguments.recipe, arguments.overrides, out), out=out)
     else:
         result = run(arguments.recipe, out=out, overrides=arguments.overrides)
-    _tell(result, arguments.json)
+    if not int(os.environ.get("RANK", "0")):  # of several processes the first speaks
+        _tell(result, arguments.json)
     return 0
 
 

@@ -14,6 +14,8 @@ def pool(count: int, start: Literal["spawn", "fork"] | None = None) -> ProcessPo
 
     A plain pool's workers wait for work forever when their parent is killed, and go on writing into a folder that the next run clears.
     """
+    if start is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        start = "spawn"  # a fork would copy locks that the threads of several training processes hold
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context(start), initializer=_end_with_parent)
 
 

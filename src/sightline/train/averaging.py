@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sightline.train.change_check import local
+
 
 class Average:
     """`tensors`: the averages by name, beside the weights on their device. After k steps the share kept is min(decay, (1 + k) / (10 + k)), so that the start is soon forgotten."""
@@ -19,7 +21,7 @@ class Average:
     def follow(self, step: int) -> None:
         """After optimizer step `step`, from 0."""
         kept = min(self.decay, (2 + step) / (11 + step))
-        torch._foreach_lerp_([*self.tensors.values()], [p.detach() for p in self.trained.values()], 1 - kept)
+        torch._foreach_lerp_([local(t) for t in self.tensors.values()], [local(p.detach()) for p in self.trained.values()], 1 - kept)
 
     @torch.no_grad()
     def take_over(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from sightline.errors import Problem, Refused
+from sightline.train.world import ALONE, World
 
 CHECK_AFTER = 3
 """Optimizer steps of non-zero rate after which every trainable tensor must have changed and no frozen one may have."""
@@ -20,11 +22,14 @@ class ChangeCheck:
         self.frozen = {name: tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()] if id(tensor) not in ids and not moves(model, name)}
         self.before = {name: _mark(tensor) for name, tensor in (*self.trained.items(), *self.frozen.items())}
 
-    def run(self, stage: str) -> list[str]:
-        """Names of trainable tensors that nothing reads. Refused where a read one stood still, or a frozen one moved."""
-        unchanged = [name for name, p in self.trained.items() if _mark(p) == self.before[name]]
+    def run(self, stage: str, world: World = ALONE) -> list[str]:
+        """Names of trainable tensors that nothing reads. Refused where a read one stood still, or a frozen one moved. Of a sharded tensor every process sees its own rows: all of them are asked."""
+        changed = {name: float(_mark(p) != self.before[name]) for name, p in self.trained.items()}
         # a gradient of nothing but zeros is that of a part whose input no row had: regions that no question named
-        unread = [name for name in unchanged if (gradient := self.trained[name].grad) is None or not gradient.any()]
+        read = {name: float(p.grad is not None and bool(local(p.grad).any())) for name, p in self.trained.items()}
+        anywhere = world.sum(torch.tensor([[*changed.values()], [*read.values()]])).gt(0).tolist()
+        unchanged = [name for name, somewhere in zip(changed, anywhere[0]) if not somewhere]
+        unread = [name for name, somewhere in zip(read, anywhere[1]) if name in unchanged and not somewhere]
         still = [name for name in unchanged if name not in unread]
         moved = [name for name, tensor in self.frozen.items() if _mark(tensor) != self.before[name]]
         problems = [
@@ -51,6 +56,11 @@ class ChangeCheck:
         return unread
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of a tensor that lie in this process."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def moves(model: nn.Module, name: str) -> bool:
     """Buffers of a module in training mode (running statistics of a trained part) may move."""
     owner = model.get_submodule(name.rsplit(".", 1)[0]) if "." in name else model
@@ -65,7 +75,7 @@ def _mark(tensor: torch.Tensor) -> tuple[float, float]:
     # places count: the two numbers of a softmax's bias change by opposite amounts, which no plain sum shows
     place = torch.arange(1, _PIECE + 1, device=tensor.device, dtype=torch.float64)
     line = square = 0.0
-    for number, piece in enumerate(tensor.detach().flatten().split(_PIECE), 1):
+    for number, piece in enumerate(local(tensor.detach()).flatten().split(_PIECE), 1):
         wide = piece.double()
         line += number * wide.dot(place[: len(wide)]).item()
         square += number * wide.square_().dot(place[: len(wide)]).item()

@@ -1,6 +1,9 @@
 """Checkpoints of a running stage: written beside the training, whole or absent, checked when they are read; the newest good one wins.
 
-CHECKPOINTS/step-000120/  weights, optimizer, objective (.safetensors) and checkpoint.json: how far the stage is, digests of frozen parts, versions, and size and digest of each file
+CHECKPOINTS/step-000120/  weights, optimizer, objective, average (.safetensors) and checkpoint.json: how far the stage is, digests of frozen parts, versions, and size and digest of each file
+
+Several processes write side by side: rank k > 0 its rows of sharded tensors, as FILE.rank-k.safetensors into a folder of its own, which rank 0 takes into the checkpoint. Where the
+rows of a tensor begin is written in its file, so that any number of processes reads them.
 """
 
 from __future__ import annotations
@@ -12,22 +15,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from sightline.lineage import artifact, sha256_file, sha256_json, software, write_json
+from sightline.train.saved_tensors import SavedTensors, starts_of
 from sightline.train.stage import StageConfig
-from sightline.train.train_state import TrainState
+from sightline.train.train_state import Piece, TrainState
 from sightline.train.world import ALONE, World
 
-_FORMAT = 1
+_FORMAT = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE = 1800
+"""Seconds that rank 0 waits for what another rank writes."""
 
 
 class _Unusable(Exception):
@@ -50,6 +56,7 @@ class Checkpoints:
         self._bad: list[Path] = []
         self._writer: threading.Thread | None = None
         self._failure: tuple[int, str] | None = None
+        self._written: list[int] = []
         self._frozen: dict[str, str] | None = None
         self._saved_at = time.monotonic()
         self._asked = 0
@@ -57,24 +64,39 @@ class Checkpoints:
 
     # reading
 
-    def resume(self, state: TrainState) -> None:
-        """Bring `state` to the newest checkpoint that is whole and of this very stage; says which are not, and why. Without one, `state` stays as it is."""
+    def resume(self, state: TrainState, world: World = ALONE) -> None:
+        """Bring `state` to the newest checkpoint that is whole and of this very stage; says which are not, and why. Without one, `state` stays as it is.
+
+        Rank 0 looks and tells the others, who read the same one.
+        """
+        chosen = world.told(self._choose(state) if world.rank == 0 else None)
+        if chosen is None:
+            return
+        path = self.folder / chosen
+        head = read_head(path)
+        state.restore(head["facts"], SavedTensors(path, head["files"]))
+        self._tell("resumed", f"goes on after step {state.step} ({path.name})", step=state.step, checkpoint=path.name)
+
+    def _choose(self, state: TrainState) -> str | None:
+        """Name of the newest checkpoint that can be used."""
+        for leftover in self.folder.glob("step-*.rank-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         found = sorted(self.folder.glob("step-*"), reverse=True)
         for place, path in enumerate(found):
             try:
-                facts, tensors = self._read(path, state)
+                self._check(path, state)
             except _Unusable as error:
                 self._bad += [path] if error.damaged else []
                 self._tell("checkpoint-not-used", f"checkpoint {path.name} is not used: {error}", checkpoint=path.name, why=str(error))
                 continue
-            state.restore(facts, tensors)
             self._kept = [other for other in reversed(found[place:]) if other not in self._bad]
-            self._tell("resumed", f"goes on after step {state.step} ({path.name})", step=state.step, checkpoint=path.name)
-            return
+            return path.name
         if found:
             self._tell("resumed", "no checkpoint can be used: starts from the first step", step=0, checkpoint=None)
+        return None
 
-    def _read(self, path: Path, state: TrainState) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    def _check(self, path: Path, state: TrainState) -> None:
+        """Raises _Unusable with what speaks against a checkpoint."""
         head = read_head(path)
         if head["fingerprint"] != self.fingerprint:
             raise _Unusable("it belongs to another recipe, other data or another start of this stage", damaged=False)
@@ -90,7 +112,6 @@ class Checkpoints:
         if changed:
             said = ", ".join(f"{name} {then} -> {now}" for name, (then, now) in changed.items())
             self._tell("versions-changed", f"{path.name} was written by other versions ({said}): the last bits may differ", checkpoint=path.name, versions=said)
-        return head["facts"], {file.removesuffix(".safetensors"): load_file(path / file) for file in head["files"]}
 
     # writing
 
@@ -106,6 +127,7 @@ class Checkpoints:
             self._save(state, world)
         if stop:
             self._finish()
+            world.wait()
             name = signal.Signals(self._asked or signal.SIGTERM).name
             self._tell("stopped", f"stopped by {name} after step {state.step}: the same command goes on from here", step=state.step, signal=name)
             raise KeyboardInterrupt if self._asked == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
@@ -118,27 +140,42 @@ class Checkpoints:
         """Copy the state now, write it in a thread; one at a time."""
         self._finish()
         self._saved_at = time.monotonic()
-        facts, tensors = state.facts(), state.tensors()
-        if world.rank:
-            return
-        self._writer = threading.Thread(target=self._write, args=(state, facts, tensors), daemon=True)
+        facts, tensors = state.facts(), state.tensors(world.rank)
+        work = (self._write, (state, facts, tensors, world.size)) if world.rank == 0 else (self._write_share, (facts["step"], tensors, world.rank))
+        self._writer = threading.Thread(target=work[0], args=work[1], daemon=True)
         self._writer.start()
 
-    def _write(self, state: TrainState, facts: dict[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _write_share(self, step: int, tensors: Mapping[str, Mapping[str, Piece]], rank: int) -> None:
+        """What rank 0 takes into its checkpoint, or, where that fails, why."""
+        path = self._share(step, rank)
+        try:
+            with artifact(path) as temporary:
+                _write_tensors(temporary, tensors, f".rank-{rank}")
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):  # rank 0 gives up by itself where not even this can be written
+                write_json(path.with_name(f"{path.name}.failed"), str(error))
+
+    def _write(self, state: TrainState, facts: dict[str, Any], tensors: Mapping[str, Mapping[str, Piece]], size: int) -> None:
         path = self.folder / f"step-{facts['step']:06d}"
+        shares = [self._share(facts["step"], rank) for rank in range(1, size)]
         try:
             self._frozen = self._frozen or state.frozen()
             with artifact(path) as temporary:
-                for file, own in tensors.items():
-                    save_file(dict(own), temporary / f"{file}.safetensors")
+                _write_tensors(temporary, tensors)
+                for share in shares:
+                    _take(share, temporary)
                 write_head(temporary, {"fingerprint": self.fingerprint, "facts": facts, "frozen": self._frozen, "software": software()})
         except (OSError, SafetensorError) as error:  # a full disk costs a checkpoint, not the stage
             self._failure = (facts["step"], str(error))
             return
+        self._written.append(facts["step"])
         self._kept = [*(other for other in self._kept if other != path), path]
         for old in [*self._kept[: -self.plan.keep], *(bad for bad in self._bad if bad != path)]:
             shutil.rmtree(old, ignore_errors=True)
         self._kept, self._bad = self._kept[-self.plan.keep :], []
+
+    def _share(self, step: int, rank: int) -> Path:
+        return self.folder / f"step-{step:06d}.rank-{rank}"
 
     def _finish(self) -> None:
         """Wait for what is being written."""
@@ -148,6 +185,9 @@ class Checkpoints:
         self._report()
 
     def _report(self) -> None:
+        """Record, in the thread of the training, what the writing one came to."""
+        while self._written:
+            self.record({"event": "checkpoint-written", "stage": self.stage, "step": self._written.pop(0)})
         if self._failure is not None:
             step, why = self._failure
             self._failure = None
@@ -180,6 +220,27 @@ class Checkpoints:
     def _tell(self, event: str, text: str, **more: Any) -> None:
         self.say(f"stage {self.stage}: {text}")
         self.record({"event": event, "stage": self.stage, **more})
+
+
+def _write_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Piece]], ending: str = "") -> None:
+    for file, own in tensors.items():
+        save_file({name: piece.values for name, piece in own.items()}, folder / f"{file}{ending}.safetensors", metadata=starts_of(own))
+
+
+def _take(share: Path, folder: Path) -> None:
+    """Move the files that another rank wrote into a folder, as soon as they are there."""
+    failed, began = share.with_name(f"{share.name}.failed"), time.monotonic()
+    while not share.is_dir():
+        if failed.is_file():
+            why = json.loads(failed.read_text(encoding="utf-8"))
+            failed.unlink()
+            raise OSError(f"{share.name}: {why}")
+        if time.monotonic() - began > _PATIENCE:
+            raise OSError(f"{share.name} did not come within {_PATIENCE // 60} minutes; do all processes see this folder?")
+        time.sleep(0.02)
+    for path in share.iterdir():
+        path.rename(folder / path.name)
+    share.rmdir()
 
 
 def write_head(folder: Path, said: Mapping[str, Any]) -> None:

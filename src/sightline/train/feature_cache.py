@@ -66,9 +66,13 @@ def build_cache(
     """The cache of these pictures under `root`/KEY, made now if it is not there. `weights` identifies the encoders' tensors.
 
     Pictures come with the folder of their store and the number of pictures in their sample, which a tiler may share a budget among.
+    Refused where prompts stand inside the encoders.
     """
     config = model.config
     assert config.tiler is not None
+    if config.prompted_encoders:
+        found, allowed = "features of encoders with learnt prompts among their tokens", "encoders alone, or prompts behind the connector"
+        raise Refused(Problem(code="train/cache-of-prompts", place="model.prompts.place", found=found, allowed=allowed, fix="cache_features: false"))
     unique: dict[str, tuple[Picture, Path, Tiling]] = {}
     for picture, folder, among in pictures:
         tiling = processor.measure(picture.width, picture.height, among).tiling

@@ -13,12 +13,14 @@ import torch
 from sightline.model.batch import Batch, to_device
 from sightline.model.vlm import Model
 from sightline.progress import Progress
+from sightline.train.averaging import Average
 from sightline.train.change_check import CHECK_AFTER, ChangeCheck
 from sightline.train.checkpoints import Checkpoints
 from sightline.train.faults import Faults
 from sightline.train.feeding import Feed
 from sightline.train.gradients import clip_gradients, gradient_norms
 from sightline.train.objectives import Objective
+from sightline.train.sharding import share_gradients
 from sightline.train.stage import Prepared, StageConfig
 from sightline.train.train_state import TrainState, seed_step
 from sightline.train.watch import Watch
@@ -58,9 +60,10 @@ def train(
     optimizer = torch.optim.AdamW(prepared.groups, betas=stage.betas, fused=True)
     check = ChangeCheck(model, prepared.trained)  # marks what the stage starts from, before a checkpoint is read
     faults = Faults(stage.name, feed, watch.record, fault_folder)
-    state = TrainState(model, prepared, optimizer, objective, feed)
+    average = Average(prepared.trained, stage.average) if stage.average is not None else None
+    state = TrainState(model, prepared, optimizer, objective, feed, average)
     if checkpoints is not None:
-        checkpoints.resume(state)
+        checkpoints.resume(state, world)
     before, start, total_steps = state.seconds, time.monotonic(), feed.steps
     progress = Progress(label, total_steps - state.step, "steps")
     with checkpoints or nullcontext(), closing(feed.ahead(range(state.step, total_steps))) as ahead:
@@ -78,17 +81,21 @@ def train(
                     losses = objective(model, to_device(b, device), world)
                 loss = torch.stack([world.size * own / total[term] for term, own in losses.sums.items()]).sum()
                 faults.refuse_non_finite("loss", {"loss": loss, **losses.sums}, [b], step)
-                loss.backward()
+                if loss.requires_grad:  # rows without pictures reach nothing where only a connector is trained
+                    loss.backward()
                 watch.forward(b, losses)
                 for term, own in losses.sums.items():
                     terms[term] += own.item() / total[term]
+            share_gradients(prepared.trained, world)
             norms = gradient_norms(prepared.trained)
             norm = clip_gradients(prepared.trained, norms, stage.clip)
             faults.refuse_non_finite("gradient", {"norm": norm}, micro, step)
             optimizer.step()
             objective.after_step(model)
+            if average is not None:
+                average.follow(step)
             if step + 1 == CHECK_AFTER:
-                state.unread = check.run(stage.name)
+                state.unread = check.run(stage.name, world)
             optimizer.zero_grad(set_to_none=True)
 
             if watch.due(step, total_steps):
@@ -99,6 +106,8 @@ def train(
             state.step, state.seconds = step + 1, before + time.monotonic() - start
             if checkpoints is not None:
                 checkpoints.after(state, world)
+    if average is not None:
+        average.take_over()
     progress.close()
     return Outcome(steps=total_steps, rows=total_steps * stage.batch, seconds=state.seconds, curve=state.curve, unread=state.unread)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -33,6 +33,8 @@ class Losses:
 
     sums: dict[str, Tensor]
     report: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tokens: Tensor | None = None
+    """(A,) weighted loss of each answer token of the batch, without gradient, where the objective is a likelihood of answers."""
 
 
 class Objective(Protocol):
@@ -158,10 +160,11 @@ class AnswerLikelihoodObjective(Steadfast):
         """Terms answer and, where asked for, z."""
         output = model(batch, ask="write")
         assert output.logp is not None and output.lse is not None
-        sums = {"answer": -(output.logp * batch.weights).sum()}
+        tokens = -(output.logp * batch.weights)
+        sums = {"answer": tokens.sum()}
         if self.config.z_loss:
             sums["z"] = self.config.z_loss * (output.lse.square() * batch.weights).sum()
-        return Losses(sums=sums)
+        return Losses(sums=sums, tokens=tokens.detach())
 
 
 class TextObjective(AnswerLikelihoodObjective):
@@ -267,25 +270,29 @@ class ContrastiveObjective(Steadfast):
         pairs, picture_of = len(batch.texts.lengths), batch.texts.picture_of
         output = model(batch, ask="embed")
         assert output.pictures is not None and output.texts is not None
-        similarity = torch.einsum("pqe,xe->pxq", output.pictures[picture_of], output.texts).amax(-1)
-        scores = similarity * model.text_encoder.scale.exp().clamp(max=100.0)
-        report = {"retrieval": (float((scores.argmax(1) == torch.arange(pairs, device=scores.device)).sum()), float(pairs))}
-        sums = {"contrastive": self._contrast(scores, model.text_encoder.bias)}
+        pictures, texts = output.pictures[picture_of], output.texts
+        scale = model.text_encoder.scale.exp().clamp(max=100.0)
+        # every pair against the pairs of all processes; each process answers for its own rows of the table, and of its transpose
+        found = [scale * torch.einsum("pqe,xe->pxq", pictures, world.gather(texts)).amax(-1)]
+        found.append(scale * torch.einsum("pqe,xe->xpq", world.gather(pictures), texts).amax(-1) if world.size > 1 else found[0].T)
+        own = world.rank * pairs + torch.arange(pairs, device=texts.device)
+        report = {"retrieval": (float((found[0].argmax(1) == own).sum()), float(pairs))}
+        sums = {"contrastive": self._contrast(found, own, model.text_encoder.bias)}
         if self._tag_texts is not None and self.config.tags is not None:
             assert output.tokens is not None and batch.tags is not None
             # a forward of its own: words are far shorter than captions and would be padded to their length
-            words = model(replace(batch, pictures=empty_pictures(), texts=to_device(self._tag_texts, scores.device)), ask="embed").texts
+            words = model(replace(batch, pictures=empty_pictures(), texts=to_device(self._tag_texts, texts.device)), ask="embed").texts
             seen = torch.einsum("pne,we->pnw", output.tokens, words).amax(1)
             logits = seen * model.text_encoder.tag_scale.exp() + model.text_encoder.tag_bias
             sums["tags"] = self.config.tags.weight * binary_cross_entropy_with_logits(logits, batch.tags.to(logits.dtype), reduction="sum") / len(self.words)
         return Losses(sums=sums, report=report)
 
-    def _contrast(self, scores: Tensor, bias: Tensor | None) -> Tensor:
-        pairs = torch.arange(len(scores), device=scores.device)
+    def _contrast(self, scores: Sequence[Tensor], own: Tensor, bias: Tensor | None) -> Tensor:
+        """Of (X, N) scores of this process's pictures against all texts, and of its texts against all pictures; pair x of them is number `own[x]` of all."""
         if self.config.loss == "softmax":
-            return (cross_entropy(scores, pairs, reduction="sum") + cross_entropy(scores.T, pairs, reduction="sum")) / 2
-        signs = 2 * torch.eye(len(scores), device=scores.device) - 1
-        return -logsigmoid(signs * (scores + (bias if bias is not None else 0.0))).sum()
+            return torch.stack([cross_entropy(side, own, reduction="sum") for side in scores]).sum() / 2
+        signs = 2 * torch.nn.functional.one_hot(own, scores[0].shape[1]).to(scores[0].dtype) - 1
+        return -logsigmoid(signs * (scores[0] + (bias if bias is not None else 0.0))).sum()
 
 
 def captions(sample: Sample) -> list[str]:

@@ -89,6 +89,15 @@ class _Seen:
             return self
         return _Seen(pictures=torch.cat([self.pictures, later.pictures]), texts=torch.cat([self.texts, later.texts]), keys=torch.cat([self.keys, later.keys]))
 
+    def first_of(self, world: World) -> _Seen:
+        """These pairs, and behind them those of the other processes."""
+        if world.size == 1:
+            return self
+        count, rank = len(self.keys), world.rank
+        whole = [world.gather(part) for part in (self.pictures, self.texts, self.keys)]
+        pictures, texts, keys = (torch.cat([part[rank * count : (rank + 1) * count], part[: rank * count], part[(rank + 1) * count :]]) for part in whole)
+        return _Seen(pictures=pictures, texts=texts, keys=keys)
+
     def newest(self, most: int) -> _Seen:
         """The first `most`."""
         return _Seen(pictures=self.pictures[:most], texts=self.texts[:most], keys=self.keys[:most])
@@ -140,7 +149,9 @@ class PictureTextObjective:
         assert output.features is not None
         own = _pairs(output, batch, pair_keys(batch))
         past = self._past(model, batch, own.keys)
-        others = own if past is None else past.then(self._queue)
+        # contrast is with the pairs of all processes, this one's first; matching draws its negatives among its own, as BLIP does
+        everyone = (own if past is None else past).first_of(world)
+        others = everyone if past is None else everyone.then(self._queue)
         right = self._right(batch, own.keys, others.keys)
         scale = model.texts.scale.exp()
         scores = [scale * similarity(own.pictures, others.texts), scale * similarity(others.pictures, own.texts).T]

@@ -1,4 +1,4 @@
-"""Stages as data, and what a stage trains: the freeze table, adapters, parameter groups."""
+"""Stages as data, and what a stage trains: the freeze table, parameter groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -17,22 +16,10 @@ from sightline.kinds import Config
 from sightline.model.tiler_table import TILER
 from sightline.model.tiling import Tiler
 from sightline.model.vlm import Model
+from sightline.train.adapters import Lora, insert_lora
+from sightline.train.noise import disturb
 from sightline.train.objective_table import ObjectiveField
-
-
-class Lora(Config):
-    """Low-rank adapters (Hu et al. 2021) through peft; merged into the weights at the end of the stage, kept beside them in `adapter/`."""
-
-    rank: int = Field(default=16, ge=1)
-    """r."""
-    alpha: float = Field(default=32, gt=0)
-    """Scale is alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """On the adapter's input."""
-    dora: bool = False
-    """Direction and length of each output are adapted apart (Liu et al. 2024, equation 5): a trained magnitude for every row of a weight; slower."""
-    targets: tuple[str, ...] = ()
-    """Ends of module paths inside the part; empty = every linear layer but the language-model head."""
+from sightline.train.quantized import rounded_numbers
 
 
 class PartTraining(Config):
@@ -41,7 +28,7 @@ class PartTraining(Config):
     learning_rate: float = Field(gt=0)
     """Peak rate of this part."""
     last: int | None = Field(default=None, ge=1)
-    """Only the last k blocks of the part."""
+    """Only the last k blocks of the part; with `lora`, adapters in them only."""
     lora: Lora | None = None
     """Train adapters instead of the weights."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
@@ -57,6 +44,17 @@ class CheckpointPlan(Config):
     """Save after so many optimizer steps."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints that stay. All go when the stage's model is saved."""
+
+
+class ProbePlan(Config):
+    """Rows of the stage's data that the model answers again and again while it trains. None of it changes a number of the training."""
+
+    steps: int = Field(ge=1)
+    """Ask with the first record of the loss after every so many optimizer steps, at the first step and at the last."""
+    rows: int = Field(default=8, ge=1, le=256)
+    """How many rows, drawn from all data of the stage in turn; the same ones every time."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Longest answer."""
 
 
 class StageConfig(Config):
@@ -108,6 +106,8 @@ class StageConfig(Config):
     """Of tensors with two or more dimensions."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW."""
+    neftune: float | None = Field(default=None, gt=0)
+    """Noise on the embedded text of training samples (Jain et al. 2023, section 2): uniform within alpha / sqrt(L * D) for a sample of L tokens of width D."""
     clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -118,6 +118,12 @@ class StageConfig(Config):
     """Encode pictures once when the encoder is frozen and nothing is augmented."""
     every: int = Field(default=10, ge=1)
     """Steps between records of the loss."""
+    probe: ProbePlan | None = None
+    """Rows that the model answers while it trains, for people to read; null = none."""
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, such as 0.999, which the stage saves in their place; null = the last weights."""
+    sharding: Literal["fsdp", "none"] = "fsdp"
+    """On several processes: the language model's weights, gradients and optimizer spread over them, or all of it on each. Changes results by rounding only."""
     checkpoints: CheckpointPlan = CheckpointPlan()
     """When the running stage is saved, so that a stopped run goes on where it was."""
 
@@ -168,6 +174,8 @@ class Prepared:
     """Parameter groups for AdamW with `peak`, the part's learning rate."""
     trained: dict[str, nn.Parameter]
     adapters: dict[str, Lora]
+    digests: dict[str, str] | None = None
+    """Of what a checkpoint leaves out, by part; None = not computed yet."""
 
 
 def prepare(model: Model, stage: StageConfig) -> Prepared:
@@ -186,6 +194,7 @@ def prepare(model: Model, stage: StageConfig) -> Prepared:
     ]
     model.requires_grad_(False)
     model.eval()
+    problems += disturb(model, stage.neftune, "write" in stage.objective.build().needs, f"stages.{stage.name}.neftune")  # pyright: ignore[reportAttributeAccessIssue]
     table, groups, trained, adapters = [], [], {}, {}
     for path, module in parts.items():
         matching = [key for key in stage.train if _within(path, key)]
@@ -199,7 +208,7 @@ def prepare(model: Model, stage: StageConfig) -> Prepared:
             own = {name: parameter for name, parameter in own.items() if name not in taken}
         if plan or inside:
             _train_mode(module)
-        total = sum(parameter.numel() for parameter in module.parameters())
+        total = sum(parameter.numel() for parameter in module.parameters()) + rounded_numbers(module)
         for key, said, tensors, how_ in ((path, plan, own, how), *((key, stage.train[key], tensors, "all of it") for key, tensors in inside.items())):
             trained.update(tensors)
             groups += _layered(module, tensors, said, stage.weight_decay) if said else []
@@ -250,23 +259,17 @@ def _open_inside(path: str, module: nn.Module, stage: StageConfig, problems: lis
 
 def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems: list[Problem]) -> tuple[dict[str, nn.Parameter], str]:
     """The parameters that a part trains, and how; what does not fit joins `problems`. What no consumer reads is not trained, nor is what is fixed for ever."""
-    spare = set(getattr(module, "spare", ()))
+    spare: set[str] = set(getattr(module, "spare", ()))
     if plan.layer_decay != 1.0 and not getattr(module, "blocks", []):
         place, found = f"stages.{stage}.train.{path}.layer_decay", f"{plan.layer_decay:g}"
         problems.append(Problem(code="train/no-blocks", place=place, found=found, allowed="nothing: this part has no blocks", fix="leave layer_decay out"))
+    blocks = _last_blocks(f"stages.{stage}.train.{path}", module, plan.last, spare, problems) if plan.last is not None else None
     if plan.lora:
-        problems += insert_lora(f"stages.{stage}.train.{path}", module, plan.lora)
+        problems += insert_lora(f"stages.{stage}.train.{path}", module, plan.lora, blocks)
         chosen = {name: p for name, p in module.named_parameters() if "lora_" in name}
-        how = f"{'dora' if plan.lora.dora else 'lora'} r={plan.lora.rank} alpha={plan.lora.alpha:g}"
-    elif plan.last is not None:
-        ids = {id(p) for name, p in module.named_parameters() if name not in spare}
-        blocks = [block for block in getattr(module, "blocks", []) if any(id(p) in ids for p in block.parameters())]
-        if plan.last > len(blocks):
-            allowed = f"1..{len(blocks)}" if blocks else "nothing: this part has no blocks"
-            problems.append(
-                Problem(code="train/too-few-blocks", place=f"stages.{stage}.train.{path}.last", found=str(plan.last), allowed=allowed, fix="lower `last`")
-            )
-        wanted = {id(p) for block in blocks[-plan.last :] for p in block.parameters()}
+        how = plan.lora.said() + (f" last {plan.last} blocks" if plan.last is not None else "")
+    elif blocks is not None:
+        wanted = {id(p) for block in blocks for p in block.parameters()}
         chosen = {name: p for name, p in module.named_parameters() if id(p) in wanted}
         how = f"last {plan.last} blocks"
     else:
@@ -276,6 +279,16 @@ def _open(path: str, module: nn.Module, plan: PartTraining, stage: str, problems
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen, how
+
+
+def _last_blocks(place: str, module: nn.Module, last: int, spare: set[str], problems: list[Problem]) -> list[nn.Module]:
+    """The last blocks of a part that something reads; one that has fewer joins `problems`."""
+    ids = {id(p) for name, p in module.named_parameters() if name not in spare}
+    blocks = [block for block in getattr(module, "blocks", []) if any(id(p) in ids for p in block.parameters())]
+    if last > len(blocks):
+        allowed = f"1..{len(blocks)}" if blocks else "nothing: this part has no blocks"
+        problems.append(Problem(code="train/too-few-blocks", place=f"{place}.last", found=str(last), allowed=allowed, fix="lower `last`"))
+    return blocks[-last:]
 
 
 def layer_scales(module: nn.Module, decay: float) -> dict[int, float]:
@@ -316,43 +329,6 @@ def _train_mode(module: nn.Module) -> None:
         tensors = list(inner.parameters())
         if tensors and not any(tensor.requires_grad for tensor in tensors):
             inner.eval()
-
-
-def insert_lora(place: str, module: nn.Module, lora: Lora) -> list[Problem]:
-    """Put peft LoRA layers into a part in place; returns a problem for each target that no linear layer of the part has."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    head = getattr(getattr(module, "model", None), "get_output_embeddings", lambda: None)()
-    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
-    matched = {end: [name for name in linear if name == end or name.endswith("." + end)] for end in lora.targets}
-    targets = [name for name in linear if not matched or any(name in names for names in matched.values())]
-    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-    problems = [
-        Problem(
-            code="train/lora-matches-nothing",
-            place=f"{place}.lora.targets",
-            found=end,
-            allowed=", ".join(known) or "nothing: this part has no linear layer",
-            fix=nearest(end, known) or "name linear layers of this part",
-        )
-        for end in ([end for end, names in matched.items() if not names] if lora.targets else [] if linear else ["every linear layer"])
-    ]
-    if not targets:
-        return problems
-    inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=targets), module)  # pyright: ignore[reportArgumentType]
-    return problems
-
-
-def merge_lora(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Add the adapters to the weights (W += alpha/r * BA in float32), take them out, and return their tensors in peft's key layout."""
-    from peft.tuners.lora import LoraLayer
-
-    tensors = {name.replace(".default.", "."): p.detach().clone() for name, p in module.named_parameters() if "lora_" in name}
-    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, LoraLayer)]:
-        layer.merge()
-        owner = module.get_submodule(name.rsplit(".", 1)[0]) if "." in name else module
-        setattr(owner, name.rsplit(".", 1)[-1], layer.get_base_layer())
-    return tensors
 
 
 def table_text(rows: Iterable[TableRow]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class World(Protocol):
@@ -28,6 +31,14 @@ class World(Protocol):
         """`t` (n, ..) of all processes one after another (size * n, ..), in rank order; gradients flow back to the rank that gave the rows."""
         ...
 
+    def told(self, value: Any) -> Any:
+        """What rank 0 says, on every rank; `value` is JSON."""
+        ...
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        ...
+
 
 class Alone:
     """A world of one process."""
@@ -43,5 +54,22 @@ class Alone:
         """`t` itself."""
         return t
 
+    def told(self, value: Any) -> Any:
+        """`value` itself."""
+        return value
+
+    def wait(self) -> None:
+        """Nobody to wait for."""
+
 
 ALONE: World = Alone()
+
+
+def first_alone(world: World, work: Callable[[], T]) -> T:
+    """`work` by rank 0, and then by the others, who find done what they share (a cache on disk)."""
+    if world.rank == 0:
+        found = work()
+        world.wait()
+        return found
+    world.wait()
+    return work()
