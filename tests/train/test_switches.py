@@ -57,10 +57,10 @@ def test_compiled_blocks_say_the_same(world) -> None:
 def test_freed_memory_is_used_again() -> None:
     assert keep_memory()
     mebibytes = 40
-    bytearray(b"1") * (mebibytes << 20)
+    _ = bytearray(b"1") * (mebibytes << 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
-        bytearray(b"1") * (mebibytes << 20)
+        _ = bytearray(b"1") * (mebibytes << 20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < mebibytes << 8, "fewer pages are cleared than one of the five has"
 
 

@@ -46,9 +46,11 @@ def _run(arguments: Namespace) -> int:
 
     out = arguments.out or Path("runs") / (Path(arguments.recipe).stem + ("-twin" if arguments.twin else ""))
     if arguments.twin:
+        from sightline.train.processes import join
+        from sightline.train.world import first_alone
         from sightline.twin import write_twin
 
-        result = run(write_twin(arguments.recipe, arguments.overrides, out), out=out)
+        result = run(first_alone(join(), lambda: write_twin(arguments.recipe, arguments.overrides, out)), out=out)
     else:
         result = run(arguments.recipe, out=out, overrides=arguments.overrides)
     if not int(os.environ.get("RANK", "0")):  # of several processes the first speaks
