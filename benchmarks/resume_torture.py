@@ -72,14 +72,14 @@ def die() -> None:
 
 
 def _before_first_file(module: Any) -> None:
-    module.save_file = lambda *_: die()
+    module.save_file = lambda *_, **__: die()
 
 
 def _within_file(module: Any) -> None:
     whole = module.save_file
 
-    def half(tensors: dict[str, Any], path: Path) -> None:
-        whole(tensors, path)
+    def half(tensors: dict[str, Any], path: Path, **more: Any) -> None:
+        whole(tensors, path, **more)
         os.truncate(path, path.stat().st_size // 2)
         die()
 
@@ -88,7 +88,7 @@ def _within_file(module: Any) -> None:
 
 def _between_files(module: Any) -> None:
     whole = module.save_file
-    module.save_file = lambda *said: (whole(*said), die())
+    module.save_file = lambda *said, **more: (whole(*said, **more), die())
 
 
 def _before_head(module: Any) -> None:
