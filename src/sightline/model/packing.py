@@ -5,7 +5,7 @@ Letters: B bins, T tokens a bin, S slots, A answer tokens, P pictures (see batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -186,9 +186,14 @@ class Table:
         return np.where(entries < 0, self.total + number, entries - own[picture] + first[np.clip(picture, 0, len(first) - 1)])
 
 
-def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int = 0) -> Stream | None:
+def width_of(lengths: Iterable[int], even: int) -> int:
+    """Tokens of the widest bin, rounded up to a multiple of `even`."""
+    return -(-max(lengths, default=0) // even) * even
+
+
+def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int = 0, even: int = 1) -> Stream | None:
     """One stream of a batch, at least `least` tokens wide; its entries are lines of the feature table. None where no bin has a token."""
-    width = max([least, *(sum(len(one.ids) for one in packed) for packed in bins)])
+    width = width_of([least, *(sum(len(one.ids) for one in packed) for packed in bins)], even)
     if not width:
         return None
     shape = (len(bins), width)
@@ -221,9 +226,9 @@ def packed_stream(bins: Sequence[Sequence[EncodedStream]], pad: int, least: int 
     )
 
 
-def packed_sight(bins: Sequence[Sequence[Encoded]]) -> torch.Tensor:
+def packed_sight(bins: Sequence[Sequence[Encoded]], even: int = 1) -> torch.Tensor:
     """(B, T, 2): what each decoder token sees of the memory of its bin; a sample without memory sees none."""
-    sees = np.zeros((len(bins), max(sum(one.length for one in packed) for packed in bins), 2), np.int32)
+    sees = np.zeros((len(bins), width_of((sum(one.length for one in packed) for packed in bins), even), 2), np.int32)
     for b, packed in enumerate(bins):
         start = before = 0
         for one in packed:
@@ -244,9 +249,9 @@ class Answers(NamedTuple):
     owners: torch.Tensor
 
 
-def packed_answers(bins: Sequence[Sequence[Encoded]]) -> Answers:
+def packed_answers(bins: Sequence[Sequence[Encoded]], even: int = 1) -> Answers:
     """Answers of all rows, in order."""
-    width = max((sum(one.length for one in packed) for packed in bins), default=0)
+    width = width_of((sum(one.length for one in packed) for packed in bins), even)
     places, targets, weights, owners = [_NONE], [_NONE], [_NONE.astype(np.float32)], [_NONE]
     row = 0
     for b, packed in enumerate(bins):

@@ -331,16 +331,21 @@ class Processor:
             ids[row, : len(line)] = torch.tensor(line)
         return SideTexts(ids=ids, lengths=torch.tensor([len(line) for line in lines]), picture_of=torch.tensor(list(picture_of), dtype=torch.int64))
 
-    def collate(self, bins: Sequence[Sequence[Encoded]], features: FeatureSource | None = None, root: Path | None = None, tag_words: int = 0) -> Batch:
-        """One Batch; rows, bins and tokens keep their order. Pictures that several rows show are encoded once. `tag_words` = length of the objective's word list."""
+    def collate(
+        self, bins: Sequence[Sequence[Encoded]], features: FeatureSource | None = None, root: Path | None = None, tag_words: int = 0, even: int = 1
+    ) -> Batch:
+        """One Batch; rows, bins and tokens keep their order. Pictures that several rows show are encoded once. `tag_words` = length of the objective's word list.
+
+        `even`: bins are padded to a multiple of so many tokens.
+        """
         rows = [encoded for packed in bins for encoded in packed]
         table = Table(rows)
         pad, vectors = self.tokenizer.pad_id, self.config.vectors
-        decoder = packed_stream([[table.placed(one, one.stream, vectors) for one in packed] for packed in bins], pad)
+        decoder = packed_stream([[table.placed(one, one.stream, vectors) for one in packed] for packed in bins], pad, even=even)
         memory = sees = None
         if any(one.memory is not None for one in rows):
             memory = packed_stream([[table.placed(one, one.memory or NO_TOKENS, vectors) for one in packed] for packed in bins], pad, least=1)
-            sees = packed_sight(bins)
+            sees = packed_sight(bins, even)
         texts = None
         if any(encoded.texts for encoded in rows):
             told = [(text, table.of(encoded)[0] if encoded.pictures else -1) for encoded in rows for text in encoded.texts]
@@ -352,7 +357,7 @@ class Processor:
             tags = torch.zeros(len(table.places), tag_words, dtype=torch.uint8)
             for encoded in rows:
                 tags[table.of(encoded)[0], list(encoded.tags or ())] = 1
-        answers = packed_answers(bins)
+        answers = packed_answers(bins, even)
         return Batch(
             decoder=decoder,
             memory=memory,

@@ -72,10 +72,11 @@ _PIECE = 1 << 20
 
 
 def _mark(tensor: torch.Tensor) -> tuple[float, float]:
+    flat = local(tensor.detach()).flatten()
     # places count: the two numbers of a softmax's bias change by opposite amounts, which no plain sum shows
-    place = torch.arange(1, _PIECE + 1, device=tensor.device, dtype=torch.float64)
+    place = torch.arange(1, min(_PIECE, len(flat)) + 1, device=tensor.device, dtype=torch.float64)
     line = square = 0.0
-    for number, piece in enumerate(local(tensor.detach()).flatten().split(_PIECE), 1):
+    for number, piece in enumerate(flat.split(_PIECE), 1):
         wide = piece.double()
         line += number * wide.dot(place[: len(wide)]).item()
         square += number * wide.square_().dot(place[: len(wide)]).item()

@@ -22,6 +22,8 @@ from sightline.train.stage import StageConfig
 from sightline.train.world import ALONE, World
 
 _AHEAD = 4
+_EVEN = 64
+"""Packed bins are padded to a multiple of so many tokens: oneDNN keeps a kernel for each shape that it ever saw, megabytes each, and GPUs work in tiles."""
 
 
 class Feed:
@@ -110,7 +112,9 @@ class Feed:
 
     def _batch(self, encoded: list[Encoded]) -> Batch:
         words = len(getattr(self.objective, "words", ()))
-        return self.processor.collate([encoded] if self.packs else [[one] for one in encoded], features=self.features, tag_words=words)
+        return self.processor.collate(
+            [encoded] if self.packs else [[one] for one in encoded], features=self.features, tag_words=words, even=_EVEN if self.packs else 1
+        )
 
     def _sample(self, share: int, row: int) -> Sample:
         sample = self.mixture.shares[share].store[row]
