@@ -159,7 +159,8 @@ def test_a_whole_plan() -> None:
     found = plan(TINY, [*expected, "data.notes.expect={rows: 50, text: 30, answers: 29, size: null}"], model_only=False, machine="8xA40")
     assert [stage.name for stage in found.stages] == ["see", "read", "align", "instruct"]
     assert found.findings == []
-    assert all(stage.memory is not None and stage.memory.fits and stage.memory.sharding == "fsdp" for stage in found.stages)
+    assert all(stage.memory is not None and stage.memory.fits for stage in found.stages)
+    assert [stage.memory.sharding for stage in found.stages if stage.memory is not None] == ["none", "fsdp", "fsdp", "fsdp"], "contrast is not spread"
     align, instruct = found.stages[2:]
     assert align.time.by_part["encoders.vision"] > 0
     assert align.time.flops == sum(align.time.by_part.values())

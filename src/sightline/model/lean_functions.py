@@ -85,8 +85,11 @@ class _Likelihood(Function):
 
 
 def _rows(logits: Tensor) -> int:
-    """Rows at once: on the CPU what fits its cache, elsewhere all."""
-    return max(1, _BLOCK // max(1, logits.shape[1])) if logits.device.type == "cpu" else max(1, len(logits))
+    """Rows at once: on the CPU what fits its cache, elsewhere all. Tensors without numbers, which a plan counts, fit no cache: a few pieces take what many do."""
+    if logits.device.type != "cpu":
+        return max(1, len(logits))
+    fits = max(1, _BLOCK // max(1, logits.shape[1]))
+    return fits if type(logits) is Tensor else max(fits, len(logits) // 8)
 
 
 def likelihood(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
