@@ -1,0 +1,1 @@
+"""Kinds of benchmark that read published files."""
