@@ -33,8 +33,10 @@ SEEN = "many green trees and some buildings are near a river with a bridge over 
 WORDS = SEEN.split()
 
 
-def write_model(folder: Path, blocks: int | None = None, texts: Sequence[str] = ()) -> tuple[Path, Path]:
-    """The model directory, and the same weights as transformers reads them; `blocks`: of tower and decoder each, where not all; `texts`: what the tokenizer is trained on besides WORDS."""
+def write_model(folder: Path, blocks: int | None = None, texts: Sequence[str] = (), side: int = 224) -> tuple[Path, Path]:
+    """The model directory, and the same weights as transformers reads them; `blocks`: of tower and decoder each, where not all; `texts`: what the tokenizer is trained on besides WORDS;
+    `side`: px of a picture, 384 of which are 576 tokens.
+    """
     import torch
 
     from sightline.model import directory
@@ -50,8 +52,8 @@ def write_model(folder: Path, blocks: int | None = None, texts: Sequence[str] = 
 
     fewer = {"num_hidden_layers": blocks} if blocks else {}
     config = ModelConfig(
-        encoders=[EncoderConfig(config=TOWER | fewer, layer=-2)],
-        tiler=WholeTiler(size=224),
+        encoders=[EncoderConfig(config=TOWER | fewer | {"image_size": side}, layer=-2)],
+        tiler=WholeTiler(size=side),
         connector=MlpConnector(depth=2),
         language_model=LanguageModelConfig(config=DECODER | fewer, attention="sdpa"),
         chat="vicuna",

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sightline.errors import Refused
 from sightline.evaluate import answering
+from sightline.evaluate import looked as looked_module
 from sightline.evaluate.answering import LocalAnswerer, conversation, load_answerer
 from sightline.evaluate.golden import check_golden, write_golden
 from sightline.lineage import sha256_bytes
@@ -188,13 +189,13 @@ def test_the_key_names_everything_an_answer_depends_on(answerer: LocalAnswerer) 
 
 def test_pictures_are_looked_at_once_and_not_forgotten_while_a_batch_needs_them(answerer: LocalAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    encode = answering.encode
-    monkeypatch.setattr(answering, "encode", lambda model, pictures, precision: looked.append(len(pictures.tilings)) or encode(model, pictures, precision))
-    monkeypatch.setattr(answering, "_LOOKED_AT", 2)
+    encode = looked_module.encode
+    monkeypatch.setattr(looked_module, "encode", lambda model, pictures, precision: looked.append(len(pictures.tilings)) or encode(model, pictures, precision))
+    monkeypatch.setattr(looked_module, "KEPT_BYTES", 2 * 9 * 8 * 4)
     fresh = LocalAnswerer(answerer.model, answerer.processor, "weights", batch=2)
     order = [(0, "no"), (1, "no"), (0, "yes yes"), (2, "yes yes")]  # the oldest comes back beside a new one
     found = list(fresh.answer([Request(sample=asked(question, picture(seed)), decoding=Decoding(max_tokens=2)) for seed, question in order]))
-    assert len(found) == 4 and looked == [2, 1]
+    assert len(found) == 4 and looked == [1, 1, 1]
 
 
 def test_sampling_is_seeded_and_greedy_is_the_most_likely(answerer: LocalAnswerer) -> None:

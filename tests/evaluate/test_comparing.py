@@ -105,8 +105,8 @@ def test_answers_are_kept_and_not_asked_again(answerer: ModelAnswerer, tmp_path:
 
 
 def test_what_a_model_cannot_do_is_refused(answerer: ModelAnswerer) -> None:
-    with pytest.raises(Refused, match=r"asked to choose[^$]*write, embed, match, tell"):
-        list(answerer.answer([pair(1, "a ship", "choose")]))
+    with pytest.raises(Refused, match=r"asked to draw[^$]*write, embed, match, tell"):
+        list(answerer.answer([pair(1, "a ship", "draw")]))
 
 
 def test_a_picture_alone_has_a_vector(answerer: ModelAnswerer) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_vlm import INDEPENDENT, SAMPLES, assert_same_gradients, gradients, logps
 
 from sightline.errors import Refused
-from sightline.evaluate.answering import generate
+from sightline.evaluate.generation import generate
 from sightline.evaluate.golden import forced
 from sightline.model.processor import Processor, conversations
 from sightline.model.tokens import train_tokenizer

@@ -11,7 +11,7 @@ import tiny_models as tiny
 import torch
 from torch import Tensor
 
-from sightline.evaluate.answering import generate
+from sightline.evaluate.generation import generate
 from sightline.model import vlm
 from sightline.model.batch import Batch, Stream, empty_pictures
 from sightline.model.chat import CHAT_FORMATS

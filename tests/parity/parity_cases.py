@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sightline.evaluate.answering import generate
+from sightline.evaluate.generation import generate
 from sightline.lineage import sha256_bytes
 from sightline.model.assembly import ModelConfig
 from sightline.model.batch import Batch, SideTexts, Stream

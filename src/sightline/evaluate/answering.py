@@ -1,38 +1,112 @@
-"""The local answerer: batched greedy and sampled generation with a KV cache."""
+"""The local answerer: questions in, answers out, batched within a bound on memory."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from sightline.errors import Problem, Refused
+from sightline.evaluate.generation import answers_of_bins
 from sightline.evaluate.golden import check_golden
+from sightline.evaluate.looked import Looked
+from sightline.evaluate.prefixes import Bin, Counts, Spelling, arrange
 from sightline.lineage import sha256_json, software, write_json
 from sightline.model import directory, hub_layout
-from sightline.model.batch import Batch, Features, Pictures, Stream, empty_pictures, to_device
-from sightline.model.packing import Encoded, FeatureSource, pictured
+from sightline.model.packed_weights import PackedWeights, bytes_of
+from sightline.model.packing import Encoded
 from sightline.model.processor import Processor
-from sightline.model.tiling import Tiling
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request, answer_key
 from sightline.samples.pictures import read_picture
 from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
-from sightline.train.feature_cache import encode
+from sightline.train.processes import local_device
 
-_LOOKED_AT = 4096
+TOKENS, CPU_TOKENS = 262144, 8192
+"""Columns of keys and values at a time, at most: more of them answer no faster."""
+SHARE = 0.25
+"""Of the free memory that they may take; weights, activations and features of pictures take the rest."""
+WORTH_PACKING = 4096
+"""Tokens of prompts from which on weights are packed on a CPU: packing costs as much as about 600 of them gain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prompt:
+    """A request, its tokens, and the name of its answer."""
+
+    request: Request
+    encoded: Encoded
+    key: str
+
+
+class _Size(NamedTuple):
+    """What a bin, or the widest of several, takes of a batch: tokens asked for by a line, lines, and tokens of the trunk and of all lines."""
+
+    remembers: bool = False
+    """Whether its prompts have memory: what has none is asked apart."""
+    asked: int = 0
+    tokens: int = 0
+    lines: int = 0
+
+    @classmethod
+    def of(cls, one: Bin, prompts: Sequence[_Prompt]) -> _Size:
+        """The size of a bin of these prompts."""
+        own = sum(prompt.encoded.length - one.trunk for prompt in prompts)
+        asked = max(prompt.request.decoding.max_tokens for prompt in prompts)
+        return cls(remembers=prompts[0].encoded.memory is not None, asked=asked, tokens=one.trunk + own, lines=len(prompts))
+
+    @property
+    def columns(self) -> int:
+        """Columns of keys and values, answers included, at most."""
+        return self.tokens + self.lines * self.asked
+
+
+def tokens_that_fit(model: Model, precision: str) -> int:
+    """Columns of keys and values that a share of the free memory of the model's device holds."""
+    assert model.config.language_model is not None
+    device = next(model.parameters()).device
+    settings = hub_layout.transformers_config(model.config.language_model.block(), "language_model")
+    head = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
+    heads = getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
+    token = 2 * settings.num_hidden_layers * heads * head * (2 if precision == "bfloat16" and device.type != "cpu" else 4)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return max(1, min(int(free * SHARE / token), CPU_TOKENS if device.type == "cpu" else TOKENS))
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are free or hold what may be forgotten; half of all where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 class LocalAnswerer:
-    """Answers with a model in this process. Each picture is encoded once; requests are batched by prompt length."""
+    """Answers with a model in this process. Each picture is encoded once; what the prompts of questions share goes through the model once; batches are bounded in memory.
 
-    def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32", batch: int = 128) -> None:
+    `batch`: most questions at a time. `batch_tokens`: most columns of keys and values at a time, of all questions and their answers, padding included; absent: what a share of the free
+    memory holds.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        weights: str,
+        precision: str = "float32",
+        batch: int = 256,
+        batch_tokens: int | None = None,
+        shared: bool = True,
+    ) -> None:
         if "write" not in model.abilities:
             raise Refused(
                 Problem(
@@ -43,8 +117,12 @@ class LocalAnswerer:
                     fix="choose a later stage",
                 )
             )
-        self.model, self.processor, self.weights, self.precision, self.batch = model.eval(), processor, weights, precision, batch
+        self.model, self.processor, self.weights, self.precision, self.batch, self.shared = model.eval(), processor, weights, precision, batch, shared
+        self.batch_tokens = batch_tokens or tokens_that_fit(model, precision)
+        self.counts = Counts()
+        """What all calls of `answer` asked, and what sharing came to."""
         self._features = Looked(model, processor, precision)
+        self._named: dict[int, tuple[weakref.ref[Request], Encoded, str]] = {}
         codec = processor.config.codec
         self._reading = {"codec": codec.model_dump(mode="json")} if codec is not None else {}  # the same text may say other regions
 
@@ -53,52 +131,106 @@ class LocalAnswerer:
         return self.processor.encode(sample, answer=False).length
 
     def key(self, request: Request) -> str:
-        """The name under which an answer to this request is found again."""
-        encoded = self.processor.encode(request.sample, answer=False)
-        return self._key(request, encoded)
+        """The name under which an answer to this request is found again. Its tokens are kept for `answer` as long as the request is."""
+        prompt, number = self._prompt(request), id(request)
+        self._named[number] = weakref.ref(request, lambda _: self._named.pop(number, None)), prompt.encoded, prompt.key
+        return prompt.key
 
-    def _key(self, request: Request, encoded: Encoded) -> str:
-        return answer_key(
+    def _prompt(self, request: Request) -> _Prompt:
+        if (known := self._named.get(id(request))) is not None:
+            return _Prompt(request=request, encoded=known[1], key=known[2])
+        encoded = self.processor.encode(request.sample, answer=False)
+        key = answer_key(
             self.weights,
             self.processor.prompt(encoded),
             tuple(p.hash for p in encoded.pictures),
             {**asdict(request.decoding), "precision": self.precision, **self._reading},
             request.ask,
         )
+        return _Prompt(request=request, encoded=encoded, key=key)
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """Answers in order of prompt length and number of tokens asked for. Asks other than write belong to other answerers and are refused."""
+        """Each request once: batches of those that ask for few tokens first, then of short prompts. Asks other than write belong to other answerers and are refused."""
         asked = list(requests)
         wrong = sorted({request.ask for request in asked} - {"write"})
         if wrong:
             raise Refused(Problem(code="evaluate/ask", place="request", found=", ".join(wrong), allowed="write", fix="this answerer only writes"))
-        encoded = [self.processor.encode(request.sample, answer=False) for request in asked]
-        order = sorted(range(len(asked)), key=lambda i: (asked[i].decoding.max_tokens, encoded[i].length))
-        for start in range(0, len(order), self.batch):
-            chosen = order[start : start + self.batch]
-            yield from self._batch([asked[i] for i in chosen], [encoded[i] for i in chosen])
+        prompts = [self._prompt(request) for request in asked]
+        bins = self._bins(prompts)
+        packed = self._packed(sum(prompts[number].encoded.length for one in bins for number in one.lines))
+        for batch in self._batches(prompts, bins):
+            with packed.used() if packed is not None else nullcontext():
+                answers = self._answers(prompts, batch)
+            yield from answers
+
+    def _packed(self, tokens: int) -> PackedWeights | None:
+        """Weights packed for so many tokens of prompts, where that is soon made good and there is room for them."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        fits = next(self.model.parameters()).device.type == "cpu" and bytes_of(self.model, dtype) < SHARE * free_memory()
+        return PackedWeights(self.model, dtype) if fits and tokens >= WORTH_PACKING else None
+
+    def _bins(self, prompts: Sequence[_Prompt]) -> list[Bin]:
+        """All prompts in bins, and the count of what that saves."""
+        joint = self.processor.config.fusion.prompt == "memory"
+        if joint or not self.shared:
+            bins = [Bin(trunk=0 if joint else prompt.encoded.length - 1, lines=(number,)) for number, prompt in enumerate(prompts)]
+        else:
+            spelling = Spelling(self.processor.config.vectors)
+            memory = [len(prompt.encoded.memory.ids) if prompt.encoded.memory is not None else 0 for prompt in prompts]
+            bins = arrange([spelling(prompt.encoded) for prompt in prompts], memory)
+        alone = sum(len(one.lines) == 1 for one in bins)
+        self.counts.questions += len(prompts)
+        self.counts.shared += len(prompts) - alone
+        reason = "prompt-in-memory" if joint else "nothing-in-common" if self.shared else "not-wanted"
+        self.counts.alone[reason] = self.counts.alone.get(reason, 0) + alone
+        self.counts.prompt_tokens += sum(prompt.encoded.length for prompt in prompts)
+        self.counts.computed_tokens += sum(prompt.encoded.length for prompt in prompts) - sum((len(one.lines) - 1) * one.trunk for one in bins)
+        return bins
+
+    def _batches(self, prompts: Sequence[_Prompt], bins: Sequence[Bin]) -> Iterator[list[Bin]]:
+        """Bins of like width, as many as the bounds allow, at least one. The lines of a bin that is too wide by itself are halved."""
+        sized, todo = [], list(bins)
+        while todo:
+            one = todo.pop()
+            size = _Size.of(one, [prompts[number] for number in one.lines])
+            if len(one.lines) > 1 and (size.columns > self.batch_tokens or size.lines > self.batch):
+                middle = len(one.lines) // 2
+                todo += [replace(one, lines=part) for part in (one.lines[:middle], one.lines[middle:])]
+            else:
+                sized.append((size, one))
+        batch: list[Bin] = []
+        widest, lines = _Size(), 0
+        for size, one in sorted(sized, key=lambda own: (own[0], own[1].lines)):
+            joined = _Size(size.remembers, *map(max, widest[1:], size[1:]))
+            if batch and (widest.remembers != size.remembers or (len(batch) + 1) * joined.columns > self.batch_tokens or lines + size.lines > self.batch):
+                yield batch
+                batch, joined, lines = [], size, 0
+            batch.append(one)
+            widest, lines = joined, lines + size.lines
+        if batch:
+            yield batch
 
     @torch.no_grad()
-    def _batch(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> list[Answer]:
+    def _answers(self, prompts: Sequence[_Prompt], bins: Sequence[Bin]) -> list[Answer]:
         began = time.monotonic()
         device = next(self.model.parameters()).device
-        self._features.look(encoded)
-        batch = to_device(self.processor.collate([[one] for one in encoded], features=self._features), device)
+        encoded = [prompt.encoded for prompt in prompts]
+        self._features.look([encoded[number] for one in bins for number in one.lines])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            drawn = generate(self.model, batch, [request.decoding for request in requests], self.processor.ended)
-        seconds = (time.monotonic() - began) / len(requests)
-        return [self._finish(request, one, tokens, logps, seconds) for request, one, (tokens, logps) in zip(requests, encoded, drawn)]
+            drawn = answers_of_bins(self.model, self.processor, bins, encoded, [prompt.request.decoding for prompt in prompts], self._features)
+        seconds = (time.monotonic() - began) / len(drawn)
+        return [self._finish(prompts[number], tokens, logps, seconds) for number, (tokens, logps) in drawn.items()]
 
-    def _finish(self, request: Request, encoded: Encoded, tokens: list[int], logps: list[float], seconds: float) -> Answer:
+    def _finish(self, prompt: _Prompt, tokens: list[int], logps: list[float], seconds: float) -> Answer:
         ended = self.processor.ended(tokens)
         text = self.processor.decode(tokens)
-        for stop in request.decoding.stop:
+        for stop in prompt.request.decoding.stop:
             if stop in text:
                 text, ended = text[: text.index(stop)], True
-        items, problems = self.processor.items(text, request.sample)
+        items, problems = self.processor.items(text, prompt.request.sample)
         return Answer(
-            key=self._key(request, encoded),
-            sample=request.sample.id,
+            key=prompt.key,
+            sample=prompt.request.sample.id,
             weights=self.weights,
             text=text,
             items=items,
@@ -127,111 +259,10 @@ def conversation(pictures: Sequence[Path | Picture], history: Sequence[tuple[str
     return Sample(id="chat", pictures=known, turns=tuple(turns), origin=Origin(source="chat"))
 
 
-class Looked(FeatureSource):
-    """Features of pictures that were looked at, forgotten oldest first."""
-
-    def __init__(self, model: Model, processor: Processor, precision: str) -> None:
-        self.model, self.processor, self.precision = model, processor, precision
-        self._known: dict[tuple[str, Tiling], dict[str, Features]] = {}
-
-    def look(self, encoded: Iterable[Encoded]) -> None:
-        """Encode the pictures of these samples that are not known yet."""
-        asked = {(picture.hash, measure.tiling): (picture, measure) for one in encoded for picture, measure in zip(one.pictures, one.measures)}
-        self._known |= {key: self._known.pop(key) for key in asked if key in self._known}  # now the youngest: what this batch needs is not forgotten below
-        items = [(key, asked[key]) for key in asked if key not in self._known]
-        device = next(self.model.parameters()).device
-        for start in range(0, len(items), 64):
-            chunk = items[start : start + 64]
-            pictures = self.processor.collate([[pictured(picture, measure)] for _, (picture, measure) in chunk]).pictures
-            assert pictures.pixels is not None
-            features = encode(self.model, replace(pictures, pixels=tuple(p.to(device) for p in pictures.pixels)), self.precision)
-            self._known |= dict(zip((key for key, _ in chunk), _by_picture(features, pictures)))
-        while len(self._known) > _LOOKED_AT:
-            self._known.pop(next(iter(self._known)))
-
-    def __call__(self, pictures: Sequence[tuple[str, Tiling]]) -> dict[str, Features]:
-        firsts, total = [], 0
-        for _, tiling in pictures:
-            firsts.append(total)
-            total += len(tiling.crops)
-        found = {}
-        for encoder in self.model.config.encoders:
-            parts = [self._known[key][encoder.name] for key in pictures]
-            found[encoder.name] = Features(
-                values=torch.cat([part.values for part in parts]),
-                grids=tuple(grid for part in parts for grid in part.grids),
-                crops=tuple(first + crop for first, part in zip(firsts, parts) for crop in part.crops),
-            )
-        return found
-
-
-def _by_picture(features: dict[str, Features], pictures: Pictures) -> list[dict[str, Features]]:
-    """Features of a batch taken apart by picture; crops are counted from 0 in each."""
-    owners = pictures.picture_of.tolist()
-    found: list[dict[str, Features]] = [{} for _ in pictures.tilings]
-    for name, own in features.items():
-        parts = dict(zip(own.crops, zip(own.split(), own.grids)))
-        for number, tiling in enumerate(pictures.tilings):
-            first = owners.index(number)
-            crops = [crop for crop in range(first, first + len(tiling.crops)) if crop in parts]
-            values = torch.cat([parts[crop][0] for crop in crops]) if crops else own.values[:0]
-            found[number][name] = Features(values=values, grids=tuple(parts[crop][1] for crop in crops), crops=tuple(crop - first for crop in crops))
-    return found
-
-
-def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[tuple[list[int], list[float]]]:
-    """Tokens and their log-probabilities per bin, what ends an answer included; bins that `ended` (asked after every token) leave the batch."""
-    assert model.language_model is not None
-    bins = len(decodings)
-    drawn: list[tuple[list[int], list[float]]] = [([], []) for _ in range(bins)]
-    active = list(range(bins))
-    generators = {i: torch.Generator().manual_seed(d.seed) for i, d in enumerate(decodings) if d.temperature > 0}
-    h, state = model.extend(None, batch)
-    while active:
-        logps = model.language_model.logits(h).log_softmax(-1)
-        tokens = [_draw(logps[row], decodings[b], generators.get(b)) for row, b in enumerate(active)] if generators else logps.argmax(-1).tolist()
-        chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
-        going = []
-        for row, b in enumerate(active):
-            drawn[b][0].append(tokens[row])
-            drawn[b][1].append(chosen[row])
-            if len(drawn[b][0]) < decodings[b].max_tokens and not ended(drawn[b][0]):
-                going.append(row)
-        if not going:
-            break
-        if len(going) < len(active):
-            state = state.select(torch.tensor(going, device=h.device))
-        active = [active[row] for row in going]
-        h, state = model.extend(state, one_token([tokens[row] for row in going], h.device))
-    return drawn
-
-
-def one_token(tokens: Sequence[int], device: torch.device) -> Batch:
-    """A batch of one new token per bin."""
-    count = len(tokens)
-    ones = torch.ones(count, 1, dtype=torch.int32, device=device)
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    stream = Stream(
-        ids=torch.tensor(tokens, device=device)[:, None],
-        positions=torch.zeros(count, 1, dtype=torch.int64, device=device),
-        segments=ones,
-        branches=ones * 0,
-        slots=none,
-        sources=none,
-    )
-    return Batch(decoder=stream, answers=none, targets=none, weights=none.float(), owners=none, rows=(), pictures=empty_pictures())
-
-
-def _draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) -> int:
-    """One token: greedy at temperature 0, else nucleus sampling (Holtzman et al. 2020) from logps / temperature."""
-    if decoding.temperature <= 0 or generator is None:
-        return int(logps.argmax())
-    probabilities = (logps / decoding.temperature).softmax(-1).cpu()
-    if decoding.top_p < 1:
-        ordered, index = probabilities.sort(descending=True)
-        ordered[ordered.cumsum(0) - ordered >= decoding.top_p] = 0
-        return int(index[torch.multinomial(ordered, 1, generator=generator)])
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+def load_here(folder: Path) -> tuple[Model, Processor, str]:
+    """Model, on the device of this process, processor and weights id of a model directory."""
+    model, processor, weights = directory.load(folder)
+    return model.to(local_device()), processor, weights
 
 
 def load_checked(path: Path, precision: str = "float32", check: bool = True) -> tuple[Model, Processor, str]:
@@ -239,7 +270,7 @@ def load_checked(path: Path, precision: str = "float32", check: bool = True) -> 
     remembered in `golden/checked.json`.
     """
     folder = directory.model_folder(path)
-    model, processor, weights = directory.load(folder)
+    model, processor, weights = load_here(folder)
     published = directory.is_published(hub_layout.read_json(folder / "config.json"))
     if check and not (published and not (folder / "golden").is_dir()):  # nobody publishes golden requests: `checkpoint read` makes them
         state = sha256_json([weights, software(), precision, next(model.parameters()).device.type])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from sightline.errors import Problem, Refused
 from sightline.evaluate.answering import LocalAnswerer
+from sightline.evaluate.choosing import Chooser
 from sightline.evaluate.scoring_answers import TextScorer
 from sightline.model.batch import Given, to_device
 from sightline.model.processor import Processor
@@ -19,12 +21,12 @@ from sightline.samples.exchange import Answer, Request, answer_key
 from sightline.samples.sample import Sample
 
 _BATCH = 64
-_NEEDS = {"write": "write", "score": "write", "match": "match", "embed": "embed"}
+_NEEDS = {"write": "write", "score": "write", "choose": "write", "match": "match", "embed": "embed"}
 
 
 class ModelAnswerer:
-    """Answers whatever its model is able to: write (text), score (log-probabilities of the given text), match (score: probability that the given text is that of the picture),
-    embed (score: cosine of picture and text; where the last turn is the user's, so that no text is given: the picture's vector, of unit length).
+    """Answers whatever its model is able to: write (text), score (log-probabilities of the given text), choose (the likeliest of given options), match (score: probability that the given text is that of the picture),
+    embed (score: cosine of picture and text; where the last turn is the user's, so that no text is given: the picture's vector, of unit length; where the sample has no picture: the text's).
     """
 
     def __init__(self, model: Model, processor: Processor, weights: str, precision: str = "float32") -> None:
@@ -38,6 +40,10 @@ class ModelAnswerer:
     def _scorer(self) -> TextScorer:
         return TextScorer(self.model, self.processor, self.weights, self.precision)
 
+    @cached_property
+    def _chooser(self) -> Chooser:
+        return Chooser(self._scorer)
+
     def measure(self, sample: Sample) -> int:
         """Tokens of the prompt."""
         return self._writer.measure(sample)
@@ -46,8 +52,8 @@ class ModelAnswerer:
         """The name under which an answer to this request is found again."""
         if request.ask == "write":
             return self._writer.key(request)
-        if request.ask == "score":
-            return self._scorer.key(request)
+        if request.ask in ("score", "choose"):
+            return (self._scorer if request.ask == "score" else self._chooser).key(request)
         return answer_key(self.weights, _told(request), tuple(p.hash for p in request.sample.pictures), {"precision": self.precision}, request.ask)
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
@@ -64,13 +70,30 @@ class ModelAnswerer:
                     fix="name a stage whose model can",
                 )
             )
-        for ask, answerer in (("write", "_writer"), ("score", "_scorer")):  # made when first asked: a dual tower has neither
+        for ask, answerer in (("write", "_writer"), ("score", "_scorer"), ("choose", "_chooser")):  # made when first asked: a dual tower has neither
             texts = [request for request in asked if request.ask == ask]
             yield from getattr(self, answerer).answer(texts) if texts else ()
+        texts = [request for request in asked if request.ask == "embed" and not request.sample.pictures]
+        for start in range(0, len(texts), _BATCH):
+            yield from self._say(texts[start : start + _BATCH])
         for ask in ("match", "embed"):
-            pairs = [request for request in asked if request.ask == ask]
+            pairs = [request for request in asked if request.ask == ask and (request.sample.pictures or ask == "match")]
             for start in range(0, len(pairs), _BATCH):
                 yield from self._compare(pairs[start : start + _BATCH])
+
+    @torch.no_grad()
+    def _say(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Vectors of texts."""
+        began = time.monotonic()
+        device = next(self.model.parameters()).device
+        empty = self.processor.collate([])
+        texts = self.processor.side_texts([_told(request) for request in requests], [-1] * len(requests))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            said = self.model(to_device(replace(empty, texts=texts), device), ask="embed").texts
+        looks = torch.nn.functional.normalize(said.float(), dim=-1).tolist()
+        seconds = (time.monotonic() - began) / len(requests)
+        for request, look in zip(requests, looks):
+            yield Answer(key=self.key(request), sample=request.sample.id, weights=self.weights, text="", seconds=seconds, vector=tuple(look))
 
     @torch.no_grad()
     def _compare(self, requests: Sequence[Request]) -> Iterator[Answer]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sightline.errors import Problem, Refused
-from sightline.evaluate.answering import Looked
+from sightline.evaluate.looked import Looked
 from sightline.lineage import sha256_json
 from sightline.model.batch import to_device
 from sightline.model.packing import Encoded

@@ -285,7 +285,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 
 
 def model_folder(path: Path) -> Path:
-    """The model directory that a path means: itself, RUN/model, or the last stage of a run; or a published checkpoint, by its folder or its cached hub name."""
+    """The model directory that a path means: itself, RUN/model, or the last stage or soup of a run; or a published checkpoint, by its folder or its cached hub name."""
     found = hub_layout.find(str(path))
     if found is not None and is_published(hub_layout.read_json(found / "config.json")):
         return found
@@ -295,7 +295,7 @@ def model_folder(path: Path) -> Path:
         return path / "model"
     # the graph knows the last stage of the last run; the folder may hold stages that the recipe no longer has
     nodes = json.loads((path / "graph.json").read_text(encoding="utf-8")) if (path / "graph.json").is_file() else []
-    stages = [path / node["artifact"] for node in nodes if node["name"].startswith("stages/") and (path / node["artifact"] / INDEX).is_file()]
+    stages = [path / node["artifact"] for node in nodes if node["name"].startswith(("stages/", "soups/")) and (path / node["artifact"] / INDEX).is_file()]
     if not stages:
         raise Refused(
             Problem(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
 from sightline.errors import Problem, Refused
 from sightline.model.attention import both_ways
@@ -33,6 +33,19 @@ class Memory:
         """Keep these bins, in this order."""
         told, segments = (own[bins] if own is not None else None for own in (self.told, self.segments))
         return Memory(values=self.values[bins], keys=tuple((k[bins], v[bins]) for k, v in self.keys), told=told, segments=segments)
+
+    @staticmethod
+    def stack(memories: list[Memory]) -> Memory:
+        """Memory of other bins below each other; narrow ones end in tokens that nobody sees."""
+        width = max(one.values.shape[1] for one in memories)
+        wide = lambda own, dim: pad(own, (0, 0) * (own.dim() - 1 - dim) + (0, width - own.shape[dim]))  # noqa: E731
+        told, segments = ([own for one in memories if (own := getattr(one, name)) is not None] for name in ("told", "segments"))
+        return Memory(
+            values=torch.cat([wide(one.values, 1) for one in memories]),
+            keys=tuple((torch.cat([wide(k, 2) for k, _ in own]), torch.cat([wide(v, 2) for _, v in own])) for own in zip(*(one.keys for one in memories))),
+            told=torch.cat([wide(own, 1) for own in told]) if told else None,
+            segments=torch.cat([wide(own, 1) for own in segments]) if segments else None,
+        )
 
     def join(self, later: Memory) -> Memory:
         """Memory of the same bins, `later` after this one."""

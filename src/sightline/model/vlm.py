@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from sightline.errors import Problem, Refused
@@ -31,10 +33,11 @@ HEAD_BYTES = 128 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What decoding remembers: cache columns, which of them are real, the next position of each bin, memory, and what of it the last token saw."""
+    """What decoding remembers: cache columns, which of them are real and whose, the next position of each bin, memory, and what of it the last token saw."""
 
     cache: Any
     valid: Tensor  # (B, cached) bool
+    branches: Tensor  # (B, cached) int32: 0 = what all lines of the bin read, 1.. = that line's own
     next: Tensor  # (B,) int64
     memory: Memory | None = None
     sees: Tensor | None = None  # (B, 2) int32
@@ -44,12 +47,34 @@ class State:
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.next.device)
         return replace(self, cache=copy.deepcopy(self.cache)).select(index)
 
+    @staticmethod
+    def join(states: Sequence[State]) -> State:
+        """Bins of several states, in order; narrow ones get columns that nothing reads. The states are used up: their caches are emptied as the new one is filled."""
+        from sightline.model.cache_room import joined
+
+        first = states[0]
+        if len(states) == 1:
+            return first
+        width = max(state.valid.shape[1] for state in states)
+        wide = lambda own: pad(own, (0, width - own.shape[1]))  # noqa: E731
+        memories = [state.memory for state in states if state.memory is not None]
+        sees = [state.sees for state in states if state.sees is not None]
+        assert len(memories) in (0, len(states)), "all states have memory, or none"
+        return State(
+            cache=joined([state.cache for state in states]),
+            valid=torch.cat([wide(state.valid) for state in states]),
+            branches=torch.cat([wide(state.branches) for state in states]),
+            next=torch.cat([state.next for state in states]),
+            memory=Memory.stack(memories) if memories else None,
+            sees=torch.cat(sees) if len(sees) == len(states) else None,
+        )
+
     def select(self, bins: Tensor) -> State:
         """Keep these bins, in this order. The cache is changed in place."""
         self.cache.reorder_cache(bins)
         memory = self.memory.select(bins) if self.memory is not None else None
         sees = self.sees[bins] if self.sees is not None else None
-        return State(cache=self.cache, valid=self.valid[bins], next=self.next[bins], memory=memory, sees=sees)
+        return State(cache=self.cache, valid=self.valid[bins], branches=self.branches[bins], next=self.next[bins], memory=memory, sees=sees)
 
 
 class LayoutVectors(nn.Module):
@@ -303,39 +328,55 @@ class Model(nn.Module):
             features=features,
         )
 
-    def extend(self, state: State | None, batch: Batch) -> tuple[Tensor, State]:
+    def extend(self, state: State | None, batch: Batch, places: Tensor | None = None) -> tuple[Tensor, State]:
         """Decoding, one segment per bin: prefill (state None), going on from a shared prefix, and single steps.
 
         Returns the hidden state of the last token of each bin (B, D), and the new state. In `batch.decoder`, segment 0 marks padding at the end of a bin.
+
+        With flat `places` (A,) a bin may hold several lines, the branches of one trunk: a token reads the trunk and its own branch. Hidden states of the places (A, D) come back;
+        positions and `sees` of the batch are then those of whole lines, and are not counted on from the state. Where no place is asked for, the pass ends early if it can.
         """
+        from sightline.model.cache_room import keys_alone, roomy  # transformers is not imported before a model is
+
         assert batch.decoder is not None
         stream = batch.decoder
-        bins, length = stream.ids.shape
-        real = stream.segments > 0
+        bins, real = len(stream.ids), stream.segments > 0
         table = self.see(batch)
         x = self.write(stream, table if len(stream.slots) or batch.memory is None else None)
-        own = allowed(stream)
+        fresh = state is None
         if state is None:
-            state = State(cache=self.language_model.new_cache(), valid=real.new_zeros(bins, 0), next=real.new_zeros(bins, dtype=torch.int64))
+            none = real.new_zeros(bins, 0)
+            state = State(cache=roomy(self.language_model.new_cache()), valid=none, branches=none.int(), next=none.long().sum(1))
         memory, sees = self._going_on(state, batch, self._memory(batch, table, keep=True))
         reads = readable(sees, memory.values.shape[1]) if memory is not None and sees is not None else None
-        pattern = torch.cat([state.valid[:, None].expand(-1, length, -1), own], dim=2)
-        positions = stream.positions + state.next[:, None]
-        hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache, stream.segments)
+        by_segment = fresh and getattr(self.language_model, "segments", False) and bool(stream.runs)
+        pattern = SegmentPattern.of(stream) if by_segment else self._reach(state, stream)
+        positions = stream.positions if places is not None else stream.positions + state.next[:, None]
+        hidden = x
+        with keys_alone(state.cache, len(self.language_model.blocks)) if places is not None and not len(places) else nullcontext():
+            hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache, stream.segments)
         last, every = real.sum(1) - 1, torch.arange(bins, device=real.device)
         reached = positions.amax(0) if positions.dim() == 3 else positions
-        return hidden[every, last], State(
+        return hidden[every, last] if places is None else hidden.flatten(0, 1)[places], State(
             cache=state.cache,
             valid=torch.cat([state.valid, real], dim=1),
+            branches=torch.cat([state.branches, stream.branches], dim=1),
             next=reached.masked_fill(~real, -1).amax(1) + 1,
             memory=memory,
             sees=sees[every, last] if sees is not None else None,
         )
 
+    def _reach(self, state: State, stream: Stream) -> Tensor:
+        """(B, T, cached + T) bool: which columns new tokens read."""
+        known, own = state.branches[:, None], stream.branches[:, :, None]
+        return torch.cat([state.valid[:, None] & ((known == 0) | (known == own)), allowed(stream)], dim=2)
+
     def _going_on(self, state: State, batch: Batch, fresh: Memory | None) -> tuple[Memory | None, Tensor | None]:
         """Memory of the state and of the batch together, and what the new tokens see of it (B, T, 2): new pictures, else what the last token saw."""
         if fresh is None:
             length = batch.decoder.ids.shape[1] if batch.decoder is not None else 0
+            if batch.sees is not None:
+                return state.memory, batch.sees
             return state.memory, state.sees[:, None].expand(-1, length, -1) if state.sees is not None else None
         assert batch.sees is not None
         if state.memory is None:
