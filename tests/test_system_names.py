@@ -58,6 +58,8 @@ KINDS = (
     "samples/codec_kinds/",
     "samples/codec_table.py",
     "data/captioning.py",
+    "evaluate/benchmark_kinds/",
+    "evaluate/benchmark_table.py",
     "train/objectives.py",
     "train/picture_text.py",
     # conversion of published checkpoints

@@ -180,7 +180,7 @@ A difference that is not 0 has its reason in the last column. `sightline plan NA
 
 def systems() -> list[str]:
     """Names of the full-size recipes."""
-    return sorted(recipe_source.shipped().keys() - SMALL)
+    return sorted({name for name, path in recipe_source.shipped().items() if path.parent.name != "studies"} - SMALL)
 
 
 def built(recipe: str, variant: str) -> ModelPlan:

@@ -17,7 +17,7 @@ from pydantic import Field
 from sightline.data.captioning import Asking, is_endpoint, is_outside
 from sightline.data.operators import AnswererOf, Operator
 from sightline.errors import Problem, Refused, nearest
-from sightline.evaluate.answering import load_checked
+from sightline.evaluate.answering import load_checked, load_here
 from sightline.evaluate.answers import AnswerFile, Keyed, Remembering
 from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.remote import Endpoint, RemoteAnswerer
@@ -106,7 +106,7 @@ def _unsound(url: str) -> str:
 
 def _answerer(name: str, stages: Mapping[str, Path], precision: str, limits: EndpointLimits) -> Keyed:
     if name in stages:
-        return ModelAnswerer(*directory.load(stages[name]), precision)
+        return ModelAnswerer(*load_here(stages[name]), precision)
     return _remote(name, limits) if is_endpoint(name) else ModelAnswerer(*load_checked(Path(name), precision), precision)
 
 

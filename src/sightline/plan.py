@@ -6,19 +6,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem, Refused
 from sightline.model import directory
 from sightline.model.assembly import ModelConfig
 from sightline.plan_rows import vocabulary
 from sightline.plan_serving import ServingPlan, plan_serving
+from sightline.plan_soups import SoupPlan, plan_soups
 from sightline.plan_stages import StagePlan, plan_stage, record
-from sightline.plan_text import serving_text, stage_text, summary
+from sightline.plan_text import serving_text, soup_text, stage_text, summary
 from sightline.plan_time import Hardware, hardware
 from sightline.recipe import Recipe, load
 from sightline.recipe_source import Loaded
 from sightline.run_checks import absent_data, absent_weights, refuse_early
+
+if TYPE_CHECKING:
+    from sightline.plan_variants import StudyPlan
 
 _ABSENT = ("run/absent-data", "run/absent-weights", "run/no-tokenizer", "run/no-origin")
 """Findings that more files would remove."""
@@ -61,6 +65,7 @@ class Plan:
     seconds: float = 0.0
     machine: Hardware | None = None
     stages: list[StagePlan] = field(default_factory=list)
+    soups: list[SoupPlan] = field(default_factory=list)
     serving: dict[str, ServingPlan] = field(default_factory=dict)
     """By model, those that write."""
 
@@ -71,7 +76,13 @@ class Plan:
         if self.machine is None:
             return found
         served = {name: asdict(one) for name, one in self.serving.items()}
-        return {**found, "hardware": asdict(self.machine), "stages": [record(stage) for stage in self.stages], "serving": served}
+        return {
+            **found,
+            "hardware": asdict(self.machine),
+            "stages": [record(stage) for stage in self.stages],
+            "soups": [soup.record() for soup in self.soups],
+            "serving": served,
+        }
 
     def __str__(self) -> str:
         lines = [f"plan of {self.recipe} ({self.seconds:.1f} s)"]
@@ -84,8 +95,9 @@ class Plan:
             lines += [line for stage in model.stages for line in _stage_lines(stage)] if self.machine is None else []
         if self.machine is not None:
             lines += [stage_text(stage, self.machine) for stage in self.stages]
+            lines += [soup_text(soup, self.machine) for soup in self.soups]
             lines += [serving_text(name, one) for name, one in self.serving.items()]
-            lines.append(summary(self.stages))
+            lines.append(summary(self.stages, self.soups))
         lines += [f"\n{finding}" for finding in self.findings]
         return "\n".join(lines)
 
@@ -101,20 +113,25 @@ def _stage_lines(stage: dict[str, Any]) -> list[str]:
 
 def plan(
     recipe: str | Path, overrides: Sequence[str] = (), model_only: bool = True, machine: str = "cpu", sharding: str | None = None, run: Path | None = None
-) -> Plan:
+) -> Plan | StudyPlan:
     """Build every model of a recipe on the meta device from its published config blocks. Absent weights and data are findings, not refusals.
 
+    A recipe that varies or selects is planned as a study, everything that rows share once: plan_variants.py. With `model_only`, it is that of its base.
     Without `model_only`, every stage too: rows (measured in the folder `run` of a run where it has the data), memory, hours and disk on `machine` (`8xA40`, `cpu`), and what serving
     takes. `sharding`: none or fsdp on several devices; default: what each stage says. Raises Refused when the recipe is wrong, a config is not accepted, or the hardware is not known.
     """
     start = time.monotonic()
     loaded = load(recipe, overrides)
+    if (loaded.recipe.vary or loaded.recipe.select is not None) and not model_only:
+        from sightline.plan_variants import plan_study
+
+        return plan_study(recipe, overrides, machine, sharding, run)
     if model_only:
         findings = [*absent_data(loaded), *absent_weights(loaded)]
         models = [_plan_model(loaded.recipe, name, config) for name, config in loaded.recipe.all_models().items()]
         return Plan(recipe=loaded.recipe.name, models=models, findings=findings, seconds=time.monotonic() - start)
     named = hardware(machine)
-    findings = _absent(loaded)
+    findings = absent(loaded)
     spread = [(sharding or stage.sharding) if named.devices > 1 else "none" for stage in loaded.recipe.stages]
     stages = [plan_stage(loaded.recipe, number, named, own, run) for number, own in enumerate(spread)]
     models, serving = [], {}
@@ -124,7 +141,8 @@ def plan(
         seen = models[-1].picture_tokens
         served = plan_serving(model, seen[-1]["tokens"] if seen else 0, named)
         serving |= {name: served} if served is not None else {}
-    findings += [finding for stage in stages for finding in stage.findings]
+    soups = plan_soups(loaded.recipe, named, spread[-1], run) if spread else []
+    findings += [finding for stage in (*stages, *(one for soup in soups for one in soup.pool)) for finding in stage.findings]
     return Plan(
         recipe=loaded.recipe.name,
         models=models,
@@ -132,11 +150,12 @@ def plan(
         seconds=time.monotonic() - start,
         machine=named,
         stages=stages,
+        soups=soups,
         serving=serving,
     )
 
 
-def _absent(loaded: Loaded[Recipe]) -> list[Problem]:
+def absent(loaded: Loaded[Recipe]) -> list[Problem]:
     """What is not on this machine, as warnings. Refused with what would stop a run even if it were."""
     try:
         refuse_early(loaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.plan_serving import ServingPlan
+from sightline.plan_soups import SoupPlan
 from sightline.plan_stages import StageMemory, StagePlan
 from sightline.plan_time import Hardware
 from sightline.train.stage import table_text
@@ -82,7 +83,18 @@ def serving_text(name: str, plan: ServingPlan) -> str:
     return "\n".join(lines + [f"  {row.precision:<12}{size(row.weights):>10}{row.devices or 'none':>9}{row.concurrent:>20,}" for row in plan.rows])
 
 
-def summary(stages: Sequence[StagePlan]) -> str:
-    """All stages together."""
-    disk = sum(sum(stage.time.disk.values()) for stage in stages)
-    return f"\nin all {hours(sum(stage.time.hours for stage in stages))}, {sum(stage.time.flops for stage in stages):.3g} FLOP, {size(disk)} of disk"
+def soup_text(soup: SoupPlan, machine: Hardware) -> str:
+    """A soup and the stages of its pool."""
+    lines = [stage_text(stage, machine) for stage in soup.pool]
+    lines += [f"\nsoup {soup.name} ({soup.method} of {len(soup.ingredients)}: {', '.join(soup.ingredients)})"]
+    lines.append(f"  time    {hours(soup.hours)} to score up to {soup.scored} models on {soup.requests:,} rows")
+    lines.append("  disk    " + ", ".join(f"{kind} {size(count)}" for kind, count in soup.disk.items()))
+    return "\n".join(lines)
+
+
+def summary(stages: Sequence[StagePlan], soups: Sequence[SoupPlan] = ()) -> str:
+    """All stages and soups together."""
+    every = [*stages, *(stage for soup in soups for stage in soup.pool)]
+    disk = sum(sum(stage.time.disk.values()) for stage in every) + sum(sum(soup.disk.values()) for soup in soups)
+    spent = sum(stage.time.hours for stage in every) + sum(soup.hours for soup in soups)
+    return f"\nin all {hours(spent)}, {sum(stage.time.flops for stage in every):.3g} FLOP, {size(disk)} of disk"

@@ -18,24 +18,26 @@ from sightline.data.captioning import Asking, is_endpoint, is_outside
 from sightline.data.reading import READER
 from sightline.data.scenes import MAKER
 from sightline.data.steps import OPERATOR
-from sightline.evaluate.benchmarks import BENCHMARK
+from sightline.evaluate.benchmark_table import BENCHMARK
 from sightline.kinds import Config, located
 from sightline.model.assembly import ModelConfig
 from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.recipe_source import Loaded
 from sightline.run_writers import WRITER, WriterConfig
+from sightline.soup_recipe import SoupConfig, soup_faults
 from sightline.train.stage import StageConfig
+from sightline.vary_recipe import SelectConfig, VaryConfig, vary_faults
 
 _PATHS = re.compile(
-    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.(with|key_file)|evaluate\.[^.]+\.benchmark(\.[^.]+)?\.classes|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
+    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.(with|key_file)|evaluate\.[^.]+\.(benchmark(\.[^.]+)?\.(classes|path|pictures|judge_prompt)|judge_key_file)|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
 )
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
-    """A checked recipe whose relative paths are settled: those of a file start from its folder, those of an override from the working directory."""
-    loaded = recipe_source.load(path, Recipe, overrides)
+def load(path: str | Path, overrides: Sequence[str] = (), rows: Sequence[str] | None = None) -> Loaded[Recipe]:
+    """A checked recipe whose relative paths are settled: those of a file start from its folder, those of an override from the working directory. `rows`: see recipe_source.load."""
+    loaded = recipe_source.load(path, Recipe, overrides, rows)
     tree = copy.deepcopy(loaded.tree)
     for key in loaded.places:
         if _PATHS.fullmatch(key):
@@ -172,7 +174,7 @@ class EvaluateConfig(Config):
     benchmark: Annotated[Config, BENCHMARK, BeforeValidator(short)]
     """What is asked, and how it is scored."""
     stage: str | None = None
-    """The stage whose model answers; default is the last one."""
+    """The stage or soup whose model answers; default is the last stage."""
     controls: bool = True
     """Also answer without pictures and with shuffled pictures."""
     gate: float | None = Field(default=None, ge=0, le=1)
@@ -181,6 +183,10 @@ class EvaluateConfig(Config):
     """Data set on which a linear probe on 32 x 32 thumbnails is trained, printed beside the score."""
     precision: str = Field(default="bfloat16", pattern="^(bfloat16|float32)$")
     """Compute type of answering."""
+    judge: str | None = None
+    """Who judges answers where the benchmark asks for it: `http://HOST:PORT/v1#MODEL`, or the folder of a run or a model. Its verdicts are kept and never asked twice."""
+    judge_key_file: str | None = None
+    """File with the key that the judge's endpoint wants."""
 
 
 class Recipe(Config):
@@ -200,8 +206,14 @@ class Recipe(Config):
     """Data sets by name."""
     stages: list[StageConfig] = Field(default_factory=list)
     """Training stages, in order."""
+    soups: dict[str, SoupConfig] = Field(default_factory=dict)
+    """Means of the weights of several models, by name."""
     evaluate: dict[str, EvaluateConfig] = Field(default_factory=dict)
     """Evaluations by name; the first one is the headline of the report."""
+    vary: dict[str, VaryConfig] = Field(default_factory=dict)
+    """Tables of variants by name: the recipe is run once for each row, and what rows have in common is made once."""
+    select: SelectConfig | None = None
+    """Data sets of a stage that are chosen by training with each of them."""
     writers: list[Annotated[WriterConfig, WRITER, BeforeValidator(_named)]] = Field(default_factory=list)
     """Where the numbers of a run go besides its own files: `tensorboard`, `wandb`, `trackio`. They change no result, and a changed one trains nothing again."""
     held_out: tuple[str, ...] = Field(default=(), strict=False)
@@ -222,6 +234,38 @@ class Recipe(Config):
         config = self.all_models()[self.model_of(stage)]
         changes = {"chat": _spoken(stage.chat, config) if stage.chat else None, "tiler": stage.tiler}
         return config.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+    def number_of(self, stage: str) -> int:
+        """Place of a stage in the recipe, from 0."""
+        return next(number for number, one in enumerate(self.stages) if one.name == stage)
+
+    def pool_of(self, soup: str) -> list[StageConfig]:
+        """Stages that are trained for a soup, STAGE-SET: as the pool's stage, with one more data set each."""
+        pool = self.soups[soup].pool
+        if pool is None:
+            return []
+        stage = self.stages[self.number_of(pool.stage)]
+        return [stage.model_copy(update={"name": f"{stage.name}-{data}", "data": {**stage.data, data: weight}}) for data, weight in pool.add.items()]
+
+    def ingredients_of(self, soup: str) -> list[str]:
+        """Names of what a soup is made of: as listed, then its pool."""
+        return [*self.soups[soup].ingredients, *(stage.name for stage in self.pool_of(soup))]
+
+    def reported_of(self, soup: str) -> list[str]:
+        """Evaluations of a soup's closing table: those it names, else those that ask it."""
+        return list(self.soups[soup].report_on) or [name for name, one in self.evaluate.items() if one.stage == soup]
+
+    def soup_after(self, soup: str) -> int:
+        """Place of the stage after which a soup is made: the last of its ingredients', and of those that its data wait for."""
+        config, awaited = self.soups[soup], self.awaited()
+        data = [*(config.pool.add if config.pool else ()), *self.soup_data(soup)]
+        names = {*config.ingredients, config.base, config.pool.stage if config.pool else None, *(stage for one in data for stage in awaited.get(one, ()))}
+        return max((number for number, stage in enumerate(self.stages) if stage.name in names), default=0)
+
+    def soup_data(self, soup: str) -> list[str]:
+        """Data sets of the evaluations that a soup asks."""
+        told = [self.evaluate[name].benchmark for name in (*self.soups[soup].select_on, *self.reported_of(soup))]
+        return [data for data in dict.fromkeys(getattr(one, "data", None) for one in told) if data is not None]
 
     def controls(self, model: str) -> tuple[str, ...]:
         """Control tokens that the tokenizer of a model must hold: those of the model, and of the formats that its stages choose."""
@@ -253,7 +297,7 @@ class Recipe(Config):
         models, data, stages = self.all_models(), set(self.data), [stage.name for stage in self.stages]
         for name in self.models.keys() - models.keys():
             yield f"models.{name}: no model {self.models[name]!r} with parts of its own; there is {', '.join(models)}"
-        for name in (*models, *data, *self.evaluate):
+        for name in (*models, *data, *self.soups, *self.evaluate):
             if not _NAME.fullmatch(name):
                 yield f"name {name!r} is not allowed; names are up to 64 lower-case letters, digits and hyphens"
         if self.stages and not models:
@@ -292,14 +336,20 @@ class Recipe(Config):
                 for key, missing in wanted.items()
                 if missing is not None and missing not in data
             )
-            if one.stage is not None and one.stage not in stages:
-                yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join(stages)}"
+            if getattr(one.benchmark, "judged", False) and one.judge is None:
+                yield f"evaluate.{name}.judge: a model that judges its answers, http://HOST:PORT/v1#MODEL or a folder"
+            if one.thumbnails is not None and wanted["benchmark"] is None:
+                yield f"evaluate.{name}.thumbnails: only beside a benchmark made from data"
+            if one.stage is not None and one.stage not in (*stages, *self.soups):
+                yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join((*stages, *self.soups))}"
         yield from (f"held_out: no data is called {pattern!r}" for pattern in self.held_out if not any(fnmatchcase(name, pattern) for name in data))
         kinds = [one.name for one in self.writers]
         if len(set(kinds)) < len(kinds):
             yield f"writers: each kind once, found {', '.join(kinds)}"
         yield from self._cycles()
         yield from self._too_early()
+        yield from soup_faults(self)
+        yield from vary_faults(self)
 
     def _other_format(self, stage: StageConfig) -> Iterator[str]:
         """A stage's own chat format must be known, and end answers as the model's does."""

@@ -47,9 +47,10 @@ class Heading:
     """The line `size: ...` of the block: what hardware the recipe wants."""
 
 
-def load(path: str | Path, root: type[T], overrides: Sequence[str] = ()) -> Loaded[T]:
+def load(path: str | Path, root: type[T], overrides: Sequence[str] = (), rows: Sequence[str] | None = None) -> Loaded[T]:
     """Read a recipe file or a shipped recipe, follow `extends`, apply `key=value` overrides, check everything against `root`.
 
+    `rows`: paths of mappings under `vary` whose entries are put in after the overrides, dotted key by key; `vary` itself is then left out. None = as it is.
     Raises Refused with all problems: first those of the text, then those of the overrides, then those of the values.
     """
     files: list[Path] = []
@@ -57,6 +58,10 @@ def load(path: str | Path, root: type[T], overrides: Sequence[str] = ()) -> Load
     problems: list[Problem] = []
     for override in overrides:
         node = _overridden(node, override, problems)
+    for row in rows or ():
+        node = _changed(node, row, problems)
+    if rows is not None and isinstance(node.value, dict):
+        node = Node(value={key: value for key, value in node.value.items() if key != "vary"}, place=node.place)
     if problems:
         raise Refused(problems)
     tree = plain(node)
@@ -194,6 +199,20 @@ def _overridden(node: Node, override: str, problems: list[Problem]) -> Node:
     except Refused as refused:
         problems.extend(refused.problems)
         return node
+
+
+def _changed(node: Node, path: str, problems: list[Problem]) -> Node:
+    """The tree with the changes of one row, each of which keeps the place where it was written; what is wrong with them joins `problems`."""
+    changes = node
+    for step in path.split("."):
+        assert isinstance(changes.value, dict), "the recipe was read before its rows were asked for"
+        changes = changes.value[step]
+    for key, value in changes.value.items() if isinstance(changes.value, dict) else ():
+        try:
+            node = _put(node, key.split("."), value)
+        except Refused as refused:
+            problems.extend(refused.problems)
+    return node
 
 
 def _put(node: Node, path: Sequence[str], value: Node) -> Node:

@@ -1,31 +1,33 @@
 """`sightline run`: the graph of a recipe, executed into a run directory; what is already done and unchanged is skipped.
 
 A node's fingerprint = sha256(its config, the ids of its inputs, the node's version), known before work: it decides skipping. Its artifact is whole or absent, and carries an
-id = hash of fingerprint and content, known after. Nodes: make -> data -> tokenizer -> stage -> evaluate -> report.
+id = hash of fingerprint and content, known after. Nodes: make -> data -> tokenizer -> stage -> soup -> evaluate -> report.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline import __version__, recipe_source
 from sightline.data.steps import make_layout, read_and_apply
-from sightline.errors import Refused
+from sightline.errors import Problem, Refused
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, software, sweep, write_json, write_text
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
 from sightline.named_answerers import answerer_id
 from sightline.progress import say, silence, tell_beside
 from sightline.recipe import Recipe, asked_outside, asked_stages, load
+from sightline.recipe_source import Loaded
 from sightline.run_checks import refuse_early, tokenizer_folder
 from sightline.run_events import Event, Events, Unheard
 from sightline.samples.sample import Text
 from sightline.samples.store import Store
+from sightline.shared_artifacts import SharedArtifacts
 from sightline.train.processes import join
 from sightline.train.world import ALONE, World, first_alone
 
@@ -82,10 +84,10 @@ class RunResult:
 
 
 class Run:
-    """State of one execution: the recipe, the folder, the ids of what was made so far."""
+    """State of one execution: the recipe, the folder, the ids of what was made so far. `shared`: where runs of one study keep what they have in common."""
 
-    def __init__(self, recipe: Recipe, out: Path, world: World = ALONE) -> None:
-        self.recipe, self.out, self.world = recipe, out, world
+    def __init__(self, recipe: Recipe, out: Path, world: World = ALONE, shared: SharedArtifacts | None = None) -> None:
+        self.recipe, self.out, self.world, self.shared = recipe, out, world, shared
         self.events = Events(out / "events.jsonl") if world.rank == 0 else Unheard()
         self.nodes: list[Node] = []
         self.ids: dict[str, str] = {}
@@ -104,18 +106,26 @@ class Run:
         Of several processes the first works and the others wait, unless they work `together`.
         """
         fingerprint = self.fingerprint(config, inputs)
-        done = self.world.told((folder / "lineage.json").is_file() and Lineage.read(folder).config == fingerprint)
-        node = Node(name=name, fingerprint=fingerprint, inputs=list(inputs), artifact=str(folder.relative_to(self.out)), state="skipped" if done else "done")
-        start = time.monotonic()
-        if not done:
-            self.events.write({"event": "start", "node": name})
-            with self._failing(node):
-                if together or self.world.rank == 0:
-                    work(fingerprint)
+        shared = self.shared if self.world.rank == 0 else None
+        with shared.held(fingerprint) if shared else nullcontext():
+            done = self.world.told(_is_made(folder, fingerprint, shared))
+            node = Node(
+                name=name, fingerprint=fingerprint, inputs=list(inputs), artifact=str(folder.relative_to(self.out)), state="skipped" if done else "done"
+            )
+            start = time.monotonic()
+            if not done:
+                self.events.write({"event": "start", "node": name})
+                with self._failing(node):
+                    if together or self.world.rank == 0:
+                        work(fingerprint)
+                    self.world.wait()
+                node.seconds = time.monotonic() - start
+                self.events.write({"event": "done", "node": name, "seconds": round(node.seconds, 2)})
+            if shared:
+                shared.adopt(name, fingerprint, folder, self.events.read)
+            if self.shared:
                 self.world.wait()
-            node.seconds = time.monotonic() - start
-            self.events.write({"event": "done", "node": name, "seconds": round(node.seconds, 2)})
-        node.id = self.ids[name] = identify()
+            node.id = self.ids[name] = identify()
         self._list(node)
 
     @contextmanager
@@ -235,6 +245,16 @@ class Run:
         return TextTokenizer.load(folder, end, controls)
 
 
+def _is_made(folder: Path, fingerprint: str, shared: SharedArtifacts | None) -> bool:
+    """Whether the artifact of a fingerprint is there: in its folder, or among those of other runs, and then the folder is a link to it."""
+    if (folder / "lineage.json").is_file() and Lineage.read(folder).config == fingerprint:
+        return True
+    if shared is None:
+        return False
+    shared.clear(folder)
+    return shared.fetch(fingerprint, folder)
+
+
 def _texts(store: Store) -> list[str]:
     found = []
     for row in store.kept:
@@ -244,15 +264,29 @@ def _texts(store: Store) -> list[str]:
     return found
 
 
-def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str | None = None) -> RunResult:
+def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str | None = None, engine: str = "local") -> RunResult:
     """Execute a recipe into `out`. Run again, it skips what is done; a changed node is done again with all that follows from it, nothing before.
 
-    `until`: stop after this stage. Raises Refused before any work when the recipe is wrong, or when it needs something that is not there.
+    A recipe with `vary` or `select` is run as a study: run_variants.py. `until`: stop after this stage; `engine`: who computes the rows of a study, local or ray.
+    Raises Refused before any work when the recipe is wrong, or when it needs something that is not there.
     """
+    loaded = load(recipe, overrides)
+    if loaded.recipe.vary or loaded.recipe.select is not None:
+        from sightline.run_variants import run_study
+
+        return run_study(recipe, overrides, out, engine, until)
+    if engine != "local":
+        raise Refused(
+            Problem(code="run/one-row", place="engine", found=f"{engine} for one run", allowed="a recipe with `vary` or `select`", fix="leave it out")
+        )
+    return execute(loaded, out, until)[0]
+
+
+def execute(loaded: Loaded[Recipe], out: Path, until: str | None = None, shared: SharedArtifacts | None = None) -> tuple[RunResult, Run]:
+    """One run of a loaded recipe, and its state."""
     from sightline.run_report import write_run_report
 
     start = time.monotonic()
-    loaded = load(recipe, overrides)
     world = join()
     if world.rank:
         silence()
@@ -260,7 +294,9 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
     out.mkdir(parents=True, exist_ok=True)
     for path in sweep(out) if world.rank == 0 else []:
         say(f"removed {path.name}, left by a stopped run")
-    state = Run(loaded.recipe, out, world)
+    if shared is not None:
+        first_alone(world, lambda: shared.join(out))
+    state = Run(loaded.recipe, out, world, shared)
     if world.rank:
         scores = _carry_out(state, until)
     else:
@@ -280,11 +316,13 @@ def run(recipe: str | Path, out: Path, overrides: Sequence[str] = (), until: str
         name: {column: {key: value.value for key, value in one.metrics.items()} for column, one in table.columns().items()} for name, table in scores.items()
     }
     models = {name: columns.pop("model") for name, columns in values.items()}
-    return RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=models, controls=values, seconds=time.monotonic() - start)
+    result = RunResult(recipe=loaded.recipe.name, out=out, nodes=state.nodes, scores=models, controls=values, seconds=time.monotonic() - start)
+    return result, state
 
 
 def _carry_out(state: Run, until: str | None) -> dict[str, ScoreTable]:
     """Every node but the report; the tables of the evaluations."""
+    from sightline.run_soups import make_soup, refuse_overlap
     from sightline.run_stages import evaluate, train_stage
 
     recipe = state.recipe
@@ -292,6 +330,7 @@ def _carry_out(state: Run, until: str | None) -> dict[str, ScoreTable]:
     for name in needed:
         if not awaited[name]:
             state.data(name)
+    refuse_overlap(state)
     for number, stage in enumerate(recipe.stages):
         train_stage(state, number, stage)
         for name in needed:
@@ -299,9 +338,12 @@ def _carry_out(state: Run, until: str | None) -> dict[str, ScoreTable]:
                 state.data(name)
         if stage.name == until:
             break
+        for name in recipe.soups:
+            if recipe.soup_after(name) == number:
+                make_soup(state, name)
     scores = {}
     for name, one in recipe.evaluate.items():
-        if until is None or f"stages/{one.stage or recipe.stages[-1].name}" in state.ids:
+        if until is None or {f"stages/{one.stage or recipe.stages[-1].name}", f"soups/{one.stage}"} & state.ids.keys():
             scores[name] = evaluate(state, name)
             state.events.write({"event": "scores", "evaluation": name, "metrics": {key: value.value for key, value in scores[name].scores.metrics.items()}})
     return scores
@@ -346,8 +388,11 @@ def _needed_data(recipe: Recipe, until: str | None) -> list[str]:
     if until is None:
         return list(recipe.data)
     names: list[str] = []
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
         names += [*stage.data, *recipe.all_models()[recipe.model_of(stage)].tokenizer.train_on]
         if stage.name == until:
             break
+        for name, soup in recipe.soups.items():
+            if recipe.soup_after(name) == number:
+                names += [*recipe.soup_data(name), *(soup.pool.add if soup.pool else ())]
     return [name for name in recipe.data if name in names]

@@ -25,7 +25,7 @@ def refuse_early(loaded: Loaded[Recipe]) -> None:
     found = [*absent_data(loaded), *absent_weights(loaded), *_absent_tokenizers(loaded), *absent_writers(loaded)]
     for stage in recipe.stages:
         found += [*_parts(loaded, stage), *_origins(loaded, stage), *_objective(loaded, stage), *_rounding(loaded, stage)]
-    found += [*_answerers(loaded), *_evaluations(loaded)]
+    found += [*_answerers(loaded), *_soups(loaded), *_evaluations(loaded)]
     if found:
         raise Refused(replace(problem, severity="refuse") for problem in found)
 
@@ -137,7 +137,7 @@ def _origins(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
     number = loaded.recipe.stages.index(stage)
     earlier = [other.name for other in loaded.recipe.stages[:number]]
     for part, origin in stage.init.items():
-        if origin in earlier:
+        if origin in earlier or origin in loaded.recipe.soups:
             continue
         try:
             directory.model_folder(Path(origin))
@@ -199,18 +199,50 @@ def _answerers(loaded: Loaded[Recipe]) -> Iterator[Problem]:
                 yield replace(problem, place=loaded.place(f"data.{name}.then.{number}"), found=f"data.{name}: {problem.found}")
 
 
+def _soups(loaded: Loaded[Recipe]) -> Iterator[Problem]:
+    """Ingredients from elsewhere that are not there, and parts that the model of a soup has not."""
+    recipe = loaded.recipe
+    for name, soup in recipe.soups.items():
+        for one in filter(is_outside, (*soup.ingredients, *([soup.base] if soup.base else []))):
+            if (problem := unknown_answerer(one, {})) is not None:
+                yield replace(problem, code="run/no-origin", place=loaded.place(f"soups.{name}"), found=f"soups.{name}: {problem.found}")
+        inside = [stage for stage in recipe.stages if stage.name in (*soup.ingredients, soup.pool.stage if soup.pool else None)]
+        known = part_paths(recipe.config_of(inside[0])) if inside else []
+        for path in soup.parts if known else ():
+            if not any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for part in known):
+                yield Problem(
+                    code="run/no-such-part",
+                    place=loaded.place(f"soups.{name}.parts"),
+                    found=f"soups.{name}.parts: {path}",
+                    allowed=", ".join(known),
+                    fix=nearest(path, known) or "name a part of the model",
+                )
+
+
 def _evaluations(loaded: Loaded[Recipe]) -> Iterator[Problem]:
-    """Evaluations of a stage whose model does not write."""
+    """Evaluations of a stage whose model cannot answer, of files that are not there, by judges that are none."""
     recipe = loaded.recipe
     by_name = {stage.name: stage for stage in recipe.stages}
     for name, one in recipe.evaluate.items():
-        stage = by_name[one.stage] if one.stage else recipe.stages[-1]
+        path = getattr(one.benchmark, "path", None)
+        if path is not None and not Path(path).exists():
+            place, found = loaded.place(f"evaluate.{name}.benchmark.path"), f"evaluate.{name}: {path} is not there"
+            allowed = f"the published files: {getattr(one.benchmark, 'files', 'a file or folder')}"
+            yield Problem(code="run/absent-data", place=place, found=found, allowed=allowed, fix=f"evaluate.{name}.benchmark.path=PATH")
+        if one.judge is not None and (problem := unknown_answerer(one.judge, {})) is not None:
+            yield replace(problem, place=loaded.place(f"evaluate.{name}.judge"))
+        soup = recipe.soups.get(one.stage or "")
+        made_of = [*soup.ingredients, *([soup.pool.stage] if soup.pool else [])] if soup else [one.stage or recipe.stages[-1].name]
+        stage = next((by_name[name] for name in made_of if name in by_name), None)
+        if stage is None:  # a soup of models from elsewhere
+            continue
         config = recipe.all_models()[recipe.model_of(stage)]
-        if "write" not in config.abilities:
+        needs = getattr(one.benchmark, "needs", ("write",))
+        if any(need not in config.abilities for need in needs):
             yield Problem(
                 code="run/cannot",
                 place=loaded.place(f"evaluate.{name}.stage"),
                 found=f"evaluate.{name}: the model of stage {stage.name} can {', '.join(config.abilities)}",
-                allowed="a model with a language model",
+                allowed="a model with a language model" if needs == ("write",) else f"a model that can {', '.join(needs)}: one with a text encoder",
                 fix="name another stage",
             )

@@ -33,14 +33,15 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
     commands: list[str] = []
     for name, table in tables.items():
         config = run.recipe.evaluate[name]
-        store = run.store(config.benchmark.data)  # pyright: ignore[reportAttributeAccessIssue]
-        benchmark: Any = config.benchmark.build([store[int(row)] for row in store.kept])  # pyright: ignore[reportAttributeAccessIssue]
+        data = getattr(config.benchmark, "data", None)
+        store = run.store(data) if data is not None else None
+        benchmark: Any = config.benchmark.build([store[int(row)] for row in store.kept] if store else [])  # pyright: ignore[reportAttributeAccessIssue]
         requests = list(benchmark.requests())
         if name == next(iter(tables)):
             commands = _commands(run.out, _lay_out_pictures(run.out / "pictures", requests), requests)
         if any(request.sample.pictures for request in requests):
-            worst += examples(worst_of(table.scores, 12), requests, store.path)
-            best += examples(best_of(table.scores, 8), requests, store.path)
+            worst += examples(worst_of(table.scores, 12), requests, store.path if store else None)
+            best += examples(best_of(table.scores, 8), requests, store.path if store else None)
     report = Report(
         recipe=run.recipe.name,
         description=f"seed {run.recipe.seed}; resolved recipe in recipe.yaml, every event in events.jsonl",

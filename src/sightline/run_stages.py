@@ -15,18 +15,20 @@ import torch
 from sightline.data.mixing import mixture_text, plan_mixture, size_of
 from sightline.data.mixture import Mixture, Share
 from sightline.data.operators import AnswererOf
-from sightline.evaluate.answering import LocalAnswerer
-from sightline.evaluate.answers import AnswerFile, answer_all
+from sightline.evaluate.answering import LocalAnswerer, load_here
+from sightline.evaluate.answers import AnswerFile, Remembering, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
+from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.golden import write_golden
 from sightline.evaluate.run_facts import ScoreTable
-from sightline.lineage import Lineage, artifact, sha256_file, sha256_json, sha256_tree, write_json
+from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, write_json
 from sightline.model import directory
 from sightline.model.batch import to_device
 from sightline.model.processor import Processor, conversations
 from sightline.model.vlm import Model
-from sightline.named_answerers import remembered
+from sightline.named_answerers import EndpointLimits, named_answerer, remembered
 from sightline.progress import Progress, say
+from sightline.recipe import EvaluateConfig
 from sightline.run_probe import baselines
 from sightline.run_watch import watch_of
 from sightline.samples.exchange import Answer, Decoding, Request
@@ -71,9 +73,16 @@ def _origins(run: Run, number: int, stage: StageConfig) -> tuple[Path | None, di
     names = [other.name for other in run.recipe.stages[:number]]
     parts = {}
     for part, origin in stage.init.items():
-        index = _stage_index(run, origin) if origin in names else None
-        parts[part] = stage_folder(run, index, run.recipe.stages[index]) if index is not None else directory.model_folder(Path(origin))
+        parts[part] = named_folder(run, origin) if origin in (*names, *run.recipe.soups) else directory.model_folder(Path(origin))
     return base, parts
+
+
+def named_folder(run: Run, name: str) -> Path:
+    """Model directory of a stage or a soup."""
+    if name in run.recipe.soups:
+        return run.out / "soups" / name / "model"
+    number = _stage_index(run, name)
+    return stage_folder(run, number, run.recipe.stages[number])
 
 
 def stage_answerers(run: Run, data: str) -> AnswererOf:
@@ -121,12 +130,12 @@ def train_stage(run: Run, number: int, stage: StageConfig) -> None:
         for k in range(number)
         if run.recipe.model_of(run.recipe.stages[k]) == name or run.recipe.stages[k].name in stage.init.values()
     ]
-    outside = {
-        part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in [s.name for s in run.recipe.stages]
-    }
+    inputs += [f"soups/{soup}" for soup in dict.fromkeys(stage.init.values()) if soup in run.recipe.soups]
+    ours = {other.name for other in run.recipe.stages} | run.recipe.soups.keys()
+    outside = {part: _origin_id(directory.model_folder(Path(origin))) for part, origin in stage.init.items() if origin not in ours}
     # when a stage is saved, how it is spread, and what it is asked on the way, changes none of its numbers
     unsaid = {"checkpoints", "probe", "sharding"}
-    said = [stage.model_dump(mode="json", exclude=unsaid), run.recipe.config_of(stage).model_dump(mode="json"), run.recipe.seed, outside]
+    said = [stage.model_dump(mode="json", exclude=unsaid), run.recipe.config_of(stage).model_dump(mode="json"), [run.recipe.seed, number], outside]
 
     def work(fingerprint: str) -> None:
         torch.set_num_threads(run.recipe.threads or torch.get_num_threads())
@@ -280,31 +289,32 @@ def _write_golden(run: Run, stage: StageConfig, folder: Path, model: Model, proc
 def evaluate(run: Run, name: str) -> ScoreTable:
     """One evaluation node: answers of the model and of its controls, scores, and the floors beside them. Answers are kept by key and never asked twice."""
     config = run.recipe.evaluate[name]
-    stage = config.stage or run.recipe.stages[-1].name
-    number = _stage_index(run, stage)
+    asked = config.stage or run.recipe.stages[-1].name
     folder = run.out / "evaluate" / name
-    data = config.benchmark.data  # pyright: ignore[reportAttributeAccessIssue]
-    inputs = [f"stages/{stage}", f"data/{data}"] + ([f"data/{config.thumbnails}"] if config.thumbnails else [])
-    store = run.store(data)
-    samples = [store[int(row)] for row in store.kept]
+    data = getattr(config.benchmark, "data", None)  # a benchmark without data reads files of its own
+    inputs = [f"{'soups' if asked in run.recipe.soups else 'stages'}/{asked}", *(f"data/{name}" for name in (data, config.thumbnails) if name is not None)]
+    samples = [run.store(data)[int(row)] for row in run.store(data).kept] if data is not None else []
     benchmark: Any = config.benchmark.build(samples)  # pyright: ignore[reportAttributeAccessIssue]
     table: list[ScoreTable] = []
 
     def score() -> ScoreTable:
         requests = list(benchmark.requests())
-        sets = {"model": requests}
+        sets, writes = {"model": requests}, "write" in benchmark.needs
         if config.controls:
-            sets |= {"shuffled pictures": shuffled_pictures(requests, run.recipe.seed), "no picture": without_pictures(requests)}
+            sets["shuffled pictures"] = shuffled_pictures(requests, run.recipe.seed)
+            if writes:  # without its picture a vector is of nothing
+                sets["no picture"] = without_pictures(requests)
         file = AnswerFile(folder / "answers.jsonl")
-        model, processor, weights = directory.load(stage_folder(run, number, run.recipe.stages[number]))
-        answerer = LocalAnswerer(model, processor, weights, config.precision)
+        model, processor, weights = load_here(named_folder(run, asked))
+        answerer = (LocalAnswerer if writes else ModelAnswerer)(model, processor, weights, config.precision)
+        judge = judge_of(config, folder)
         scores = {}
-        for label, asked in sets.items():
-            progress = Progress(f"evaluate {name}: {label}", len(asked), "answers")
-            scores[label] = benchmark.score(answer_all(asked, answerer, [answerer.key(request) for request in asked], file, progress))
+        for label, questions in sets.items():
+            progress = Progress(f"evaluate {name}: {label}", len(questions), "answers")
+            scores[label] = benchmark.score(answer_all(questions, answerer, [answerer.key(request) for request in questions], file, progress), judge)
             progress.close()
         floors = baselines(benchmark, samples, run.store(config.thumbnails) if config.thumbnails else None, run.recipe.seed)
-        return ScoreTable(name=name, scores=scores.pop("model"), controls={**scores, **floors}, headline=_headline(benchmark))
+        return ScoreTable(name=name, scores=scores.pop("model"), controls={**scores, **floors}, headline=benchmark.headline)
 
     def work(fingerprint: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -318,13 +328,20 @@ def evaluate(run: Run, name: str) -> ScoreTable:
             seed=run.recipe.seed,
         ).write(folder)
 
-    outside = [sha256_file(Path(path)) for path in [getattr(config.benchmark, "classes", None)] if path is not None]
+    paths = [getattr(config.benchmark, name, None) for name in ("classes", "path", "pictures", "judge_prompt")]
+    outside = [sha256_tree(Path(path)) for path in paths if path is not None]
     run.node(f"evaluate/{name}", [config.model_dump(mode="json"), outside, run.recipe.seed], inputs, folder, work, lambda: Lineage.read(folder).id)
-    return table[0] if table else _read_table(folder, name, benchmark)
+    soup = named_folder(run, asked) / "soup.json"
+    stamp = json.loads(soup.read_text(encoding="utf-8"))["stamp"] if soup.is_file() else ""
+    return replace(table[0] if table else _read_table(folder, name, benchmark), note=stamp)
 
 
-def _headline(benchmark: Any) -> tuple[str, ...]:
-    return ("all",) if hasattr(benchmark, "majority") else ("bleu-4", "class") if getattr(benchmark, "names", None) else ("bleu-4",)
+def judge_of(config: EvaluateConfig, folder: Path) -> Remembering | None:
+    """Who judges the answers of an evaluation; what it says is kept in verdicts.jsonl."""
+    if config.judge is None:
+        return None
+    limits = EndpointLimits(key_file=Path(config.judge_key_file) if config.judge_key_file else None)
+    return named_answerer(config.judge, answers=folder / "verdicts.jsonl", limits=limits)
 
 
 def _read_table(folder: Path, name: str, benchmark: Any) -> ScoreTable:
@@ -335,5 +352,5 @@ def _read_table(folder: Path, name: str, benchmark: Any) -> ScoreTable:
         name=name,
         scores=scores_of(record["model"]),
         controls={key: scores_of(value) for key, value in record["controls"].items()},
-        headline=_headline(benchmark),
+        headline=benchmark.headline,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sightline import recipe_source
 from sightline.data.captioning import Asking, Caption, Match, is_outside
@@ -20,8 +20,13 @@ from sightline.lineage import write_text
 from sightline.model import hub_layout
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.recipe import DataConfig, EvaluateConfig, ReadConfig, Recipe, load
+from sightline.soup_recipe import SoupConfig
 from sightline.train.objectives import AnswerLikelihood
 from sightline.train.stage import PartTraining, StageConfig
+from sightline.vary_recipe import SelectConfig, VaryConfig
+
+if TYPE_CHECKING:
+    from sightline.expansion import Variant
 
 MADE = "made-scenes"
 """The data set that all others of a twin are made from."""
@@ -43,25 +48,30 @@ _LOUD = 3.0e-3
 """A rate for toys."""
 
 
-def twin(recipe: Recipe, rows: int = 8, remember: int | None = None) -> Recipe:
-    """The same recipe in toy form: model, data and stage names stay, and so does who takes what from whom. It needs neither data nor weights.
+def twin(recipe: Recipe, rows: int = 8, remember: int | None = None, texts: Sequence[str] | None = None) -> Recipe:
+    """The same recipe in toy form: model, data and stage names stay, and so does who takes what from whom. It needs neither data nor weights,
+    and leaves out benchmarks that read published files.
 
     `rows`: made scenes, one of 64 px for each row. `remember`: so many steps of one more stage, which trains all parts of the last model that writes on all rows and
-    asks them back (evaluation `remember`): the question is the same for every picture, so that only the picture can tell the answer.
+    asks them back (evaluation `remember`): the question is the same for every picture, so that only the picture can tell the answer. `texts`: data that tokenizers learn from, by
+    default that of all stages. What varies or is selected is left out here: `study_twin` makes the twins of all rows.
     """
     awaited = recipe.awaited()
-    told = tuple(dict.fromkeys(data for stage in recipe.stages for data in stage.data if not awaited[data]))
+    told = tuple(texts) if texts is not None else tuple(dict.fromkeys(data for stage in recipe.stages for data in stage.data if not awaited[data]))
     models = {name: _model(config, told) for name, config in recipe.all_models().items()}
     small = recipe.model_copy(
         update={
             "name": f"{recipe.name}-twin"[:64],
             "threads": 1,
             "writers": [],
+            "vary": {},
+            "select": None,
             "model": models.pop("model", None) if recipe.model else None,
             "models": models,
             "data": {MADE: _made(rows), **{name: _data(recipe, name) for name in recipe.data}},
             "stages": [_stage(recipe, number, stage) for number, stage in enumerate(recipe.stages)],
-            "evaluate": {name: _evaluation(one) for name, one in recipe.evaluate.items()},
+            "soups": {name: _soup(recipe, name) for name in recipe.soups if _made_here(recipe, name)},
+            "evaluate": {name: _evaluation(one) for name, one in recipe.evaluate.items() if hasattr(one.benchmark, "data") and _asked_here(recipe, one)},
         }
     )
     return small if remember is None else _remembering(small, rows, remember)
@@ -71,8 +81,70 @@ def write_twin(recipe: str | Path, overrides: Sequence[str], folder: Path) -> Pa
     """The twin of a recipe file or a shipped recipe as a file of its own: folder/twin.yaml. Raises Refused where the recipe is wrong."""
     file = folder / "twin.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, recipe_source.dump(twin(load(recipe, overrides).recipe)))
+    whole = load(recipe, overrides).recipe
+    write_text(file, recipe_source.dump(study_twin(recipe, overrides) if whole.vary or whole.select else twin(whole)))
     return file
+
+
+def study_twin(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The twin of a recipe with `vary` or `select`: a recipe that varies too, whose rows say what tells the twin of each row from that of the base.
+
+    Tokenizers of all rows learn the same texts, and a data set has the same rows wherever the recipe does not change it, so that rows share what they share at full size.
+    """
+    from sightline.expansion import SELECTION, expand
+
+    whole = load(recipe, overrides).recipe
+    groups = expand(recipe, overrides)
+    every = [variant.loaded.recipe for rows in groups.values() for variant in rows]
+    used = list(dict.fromkeys(data for one in every for stage in one.stages for data in stage.data))
+    texts = [data for data in used if all(data in one.data and not one.awaited()[data] for one in every)]
+    toys = {(group, variant.name): twin(variant.loaded.recipe, texts=texts) for group, rows in groups.items() for variant in rows}
+    selecting = {
+        place: variant.loaded.recipe for place, variant in zip(toys, (one for rows in groups.values() for one in rows)) if variant.loaded.recipe.select
+    }
+    for place, toy in toys.items():
+        data = {name: _asked_most(name, place, groups, toys) for name in toy.data}
+        toys[place] = toy.model_copy(update={"data": data, "select": _selecting(selecting.get(place), toy)})
+    first = next(iter(toys.values()))
+    if SELECTION in groups:
+        return toys[SELECTION, groups[SELECTION][-1].name]
+    vary = {}
+    for group, rows in groups.items():
+        base, *others = [variant.name for variant in rows]
+        cumulative, keys, changes = whole.vary[group].cumulative, set[str](), {}
+        for name in others:
+            keys = {*(keys if cumulative else ()), *_differing(toys[group, name], first)}
+            told = toys[group, name].model_dump(mode="json")
+            changes[name] = {key: told[key] for key in told if key in keys}
+        vary[group] = VaryConfig(rows=changes, base=base, cumulative=cumulative, columns=_kept_columns(whole.vary[group], first))
+    return first.model_copy(update={"vary": vary})
+
+
+def _asked_most(name: str, place: tuple[str, str], groups: Mapping[str, Sequence[Variant]], toys: Mapping[tuple[str, str], Recipe]) -> DataConfig:
+    """A data set of a row's twin in the form that some row with the same data asks for."""
+    recipes = {(group, variant.name): variant.loaded.recipe for group, rows in groups.items() for variant in rows}
+    own = recipes[place].data.get(name)
+    same = [other for other, recipe in recipes.items() if recipe.data.get(name) == own]
+    return max((toys[other].data[name] for other in same), key=lambda one: len(one.then))
+
+
+def _selecting(recipe: Recipe | None, toy: Recipe) -> SelectConfig | None:
+    """The same selection of what the twin trains, whose data are all of the same scenes; none where the twin leaves out what is selected on."""
+    if recipe is None or recipe.select is None:
+        return None
+    kept = tuple(name for name in recipe.select.select_on if name in toy.evaluate)
+    return recipe.select.model_copy(update={"select_on": kept, "allow_test_selection": True}) if kept else None
+
+
+def _kept_columns(config: VaryConfig, toy: Recipe) -> tuple[str, ...]:
+    """Columns whose evaluations are in the twin."""
+    return tuple(column for column in config.columns if column.partition(".")[0] in toy.evaluate)
+
+
+def _differing(toy: Recipe, base: Recipe) -> set[str]:
+    """The keys of a twin that are not those of another."""
+    own, other = (one.model_dump(mode="json", exclude={"vary", "name"}) for one in (toy, base))
+    return {key for key, value in own.items() if value != other[key]}
 
 
 def _model(config: ModelConfig, told: tuple[str, ...]) -> ModelConfig:
@@ -137,7 +209,11 @@ _SHORTLY: dict[type[Asking], dict[str, Any]] = {
 
 def _operators(recipe: Recipe, name: str) -> list[Config]:
     """Captions where pairs are learnt or captions are scored, and where the recipe has them; notes for text alone; questions elsewhere; nothing for what only others use."""
-    objectives = {stage.objective.kind for stage in recipe.stages if name in stage.data}  # pyright: ignore[reportAttributeAccessIssue]
+    pools = [stage for soup in recipe.soups for stage in recipe.pool_of(soup)]
+    if recipe.select is not None:
+        stage = recipe.stages[recipe.number_of(recipe.select.stage)]
+        pools.append(stage.model_copy(update={"data": recipe.select.candidates}))
+    objectives = {stage.objective.kind for stage in (*recipe.stages, *pools) if name in stage.data}  # pyright: ignore[reportAttributeAccessIssue]
     scored = {one.benchmark.kind for one in recipe.evaluate.values() if getattr(one.benchmark, "data", None) == name}  # pyright: ignore[reportAttributeAccessIssue]
     if not objectives and not scored:
         return []
@@ -162,7 +238,7 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig) -> StageConfig:
     return stage.model_copy(
         update={
             "train": {path: _training(one) for path, one in stage.train.items()},
-            "init": {part: origin for part, origin in stage.init.items() if origin in earlier},
+            "init": {part: origin for part, origin in stage.init.items() if origin in earlier or (origin in recipe.soups and _made_here(recipe, origin))},
             "batch": min(stage.batch, _BATCH),
             "micro_batch": None,
             "tiler": stage.tiler.twin() if stage.tiler else None,
@@ -177,6 +253,29 @@ def _training(one: PartTraining) -> PartTraining:
     """Toys may have one block that is read; adapters of rank 2 fit all of them."""
     lora = one.lora.twin() if one.lora else None
     return one.model_copy(update={"lora": lora, "last": 1 if one.last else None})
+
+
+def _made_here(recipe: Recipe, soup: str) -> bool:
+    """Whether some ingredient is trained by the recipe, and the base where there is one: others are not at hand in a twin."""
+    config, stages = recipe.soups[soup], [stage.name for stage in recipe.stages]
+    return (config.pool is not None or any(one in stages for one in config.ingredients)) and (config.base is None or config.base in stages)
+
+
+def _soup(recipe: Recipe, name: str) -> SoupConfig:
+    """The same soup of what the twin trains; all its data are of the same scenes, so that what is selected on is also reported."""
+    config, stages = recipe.soups[name], [stage.name for stage in recipe.stages]
+    here = tuple(one for one in config.ingredients if one in stages)
+    made = {*here, *(stage.name for stage in recipe.pool_of(name))}
+    kept = [key for key, one in recipe.evaluate.items() if hasattr(one.benchmark, "data") and _asked_here(recipe, one)]
+    asked = {key: tuple(one for one in getattr(config, key) if one in kept) for key in ("select_on", "report_on")}
+    unscored = {} if asked["select_on"] else {"method": "average", "by_part": False}
+    weights = {one: weight for one, weight in config.weights.items() if one in made}
+    return config.model_copy(update={"ingredients": here, "weights": weights, "allow_test_selection": True, **asked, **unscored})
+
+
+def _asked_here(recipe: Recipe, one: EvaluateConfig) -> bool:
+    """Whether what an evaluation asks is in the twin."""
+    return one.stage not in recipe.soups or _made_here(recipe, one.stage)
 
 
 def _evaluation(one: EvaluateConfig) -> EvaluateConfig:

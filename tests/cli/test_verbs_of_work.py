@@ -83,8 +83,8 @@ def test_run_and_plan(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixtur
     assert main(["run", "toy"]) == 0
     assert main(["plan", "toy", "--model-only", "a=1", "--json"]) == 0
     assert calls == [
-        ("run", "recipes/toy.yaml", {"out": Path("here"), "overrides": ["a.b=1", "c=2"]}),
-        ("run", "toy", {"out": Path("runs/toy"), "overrides": []}),
+        ("run", "recipes/toy.yaml", {"out": Path("here"), "overrides": ["a.b=1", "c=2"], "engine": "local"}),
+        ("run", "toy", {"out": Path("runs/toy"), "overrides": [], "engine": "local"}),
         ("plan", "toy", {"overrides": ["a=1"], "model_only": True}),
     ]
     words, json_text = capsys.readouterr().out.split("{")

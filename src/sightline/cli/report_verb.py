@@ -7,6 +7,7 @@ import webbrowser
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from sightline.cli.failures_arguments import add_failures, report_failures, report_verdicts, wants_failures
 from sightline.cli.output import write_json
 from sightline.errors import Problem, Refused
 
@@ -18,10 +19,13 @@ def report(parser: ArgumentParser) -> None:
     parser.add_argument("--every", type=int, metavar="SECONDS", help="with --watch: seconds between two drawings (default: 5)")
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
     parser.add_argument("--json", action="store_true", help="print the facts of the page as JSON; with --watch when the run has ended")
+    add_failures(parser)
     parser.set_defaults(action=_report)
 
 
 def _report(arguments: Namespace) -> int:
+    if wants_failures(arguments):
+        return report_verdicts(arguments) if arguments.verdicts is not None else report_failures(arguments)
     from sightline.live_page import EVERY, LivePage, status
 
     every = EVERY if arguments.every is None else arguments.every

@@ -15,6 +15,12 @@ def run(parser: ArgumentParser) -> None:
     """Arguments of `run`."""
     _recipe_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE); a run that was stopped goes on where it was")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="who computes the rows of a study: this process, one after the other, or a Ray cluster (RAY_ADDRESS)",
+    )
     parser.set_defaults(action=_run)
 
 
@@ -50,9 +56,10 @@ def _run(arguments: Namespace) -> int:
         from sightline.train.world import first_alone
         from sightline.twin import write_twin
 
-        result = run(first_alone(join(), lambda: write_twin(arguments.recipe, arguments.overrides, out)), out=out)
+        toy = first_alone(join(), lambda: write_twin(arguments.recipe, arguments.overrides, out))
+        result = run(toy, out=out, engine=arguments.engine)
     else:
-        result = run(arguments.recipe, out=out, overrides=arguments.overrides)
+        result = run(arguments.recipe, out=out, overrides=arguments.overrides, engine=arguments.engine)
     if not int(os.environ.get("RANK", "0")):  # of several processes the first speaks
         _tell(result, arguments.json)
     return 0

@@ -61,6 +61,8 @@ class Ray:
     """Address of a running cluster (`auto`, `HOST:PORT`, `ray://..`); None starts one on this machine, for this pass."""
     workers: int = field(default_factory=usable_cores)
     """CPUs of a cluster that is started here."""
+    devices: int = 0
+    """Accelerators that every task has for itself."""
 
     def __post_init__(self) -> None:
         if find_spec("ray") is None:
@@ -77,7 +79,7 @@ class Ray:
             _connect(ray, self.address, self.workers)
         try:
             shared = ray.put(function)
-            call = ray.remote(num_cpus=1)(_call)
+            call = ray.remote(num_cpus=1, num_gpus=self.devices)(_call)
             cores = int(ray.cluster_resources().get("CPU", 1))
             yield from (ray.get(reference) for reference in _bounded((call.remote(shared, task) for task in tasks), AHEAD * cores))
         except RayTaskError as error:

@@ -66,6 +66,8 @@ class Benchmark(Protocol):
 
     needs: tuple[str, ...]
     """Abilities of the model that is asked."""
+    headline: tuple[str, ...]
+    """Metrics that stand first in a report; the first one is what a gate looks at."""
 
     def requests(self) -> Iterable[Request]:
         """What is asked; the id of each request's sample is its own."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from sightline.errors import Problem, Refused, nearest
 from sightline.evaluate.asking import Question, Scores, judged, paired, questions_of, stated
+from sightline.evaluate.meteor import Synonyms, meteor
 from sightline.evaluate.metrics import Tokens, Value, caption_metrics, commonest, distinct, repetition, resamples, rouge_l, share, tokenize
 from sightline.kinds import Config, Family
 from sightline.samples.exchange import Answer, Answerer, Decoding, Request
@@ -66,6 +67,7 @@ class QuestionBenchmark:
     """Questions and the scorer of their answers. Metrics: `all`, each kind, and each kind of `besides`."""
 
     needs = ("write",)
+    headline = ("all",)
 
     def __init__(self, config: Questions, questions: Sequence[Question]) -> None:
         self.config = config
@@ -119,6 +121,8 @@ class Captions(Config):
     """Describe the first so many pictures only."""
     classes: str | None = None
     """YAML file `class: [other names]`. With it, a caption is also asked to name the class of its picture (attribute `class`)."""
+    meteor: Synonyms | None = None
+    """none or wordnet: also METEOR as nltk computes it, without or with WordNet's synonyms. Needs the extra `meteor`."""
     max_tokens: int = Field(default=64, ge=1)
     """Longest caption."""
 
@@ -126,7 +130,7 @@ class Captions(Config):
         """The benchmark over `samples` (those of `data`); raises Refused when one holds no caption, or a class that the table lacks."""
         questions = questions_of(islice(samples, self.limit), Decoding(max_tokens=self.max_tokens))
         names = None if self.classes is None else class_names(Path(self.classes))
-        return CaptionBenchmark(tuple(_with_references(question) for question in questions), names)
+        return CaptionBenchmark(tuple(_with_references(question) for question in questions), names, self.meteor)
 
 
 def _with_references(question: Question) -> Question:
@@ -153,13 +157,15 @@ def _says(tokens: Tokens, names: Sequence[Tokens]) -> bool:
 
 
 class CaptionBenchmark:
-    """Pictures to describe and the scorer of the captions. Metrics: `bleu-1` .. `bleu-4`, `rouge-l`, `cider`, and `class` when a table of classes is given."""
+    """Pictures to describe and the scorer of the captions. Metrics: `bleu-1` .. `bleu-4`, `rouge-l`, `cider`, METEOR where it is asked for, and `class` when a table of classes is given."""
 
     needs = ("write",)
 
-    def __init__(self, questions: Sequence[Question], names: Mapping[str, Sequence[Tokens]] | None = None) -> None:
+    def __init__(self, questions: Sequence[Question], names: Mapping[str, Sequence[Tokens]] | None = None, synonyms: Synonyms | None = None) -> None:
         self.questions = tuple(questions)
         self.names = names
+        self.synonyms: Synonyms | None = synonyms
+        self.headline = ("bleu-4", "class") if names else ("bleu-4",)
         if names is not None:
             self._check_classes(names)
 
@@ -189,6 +195,8 @@ class CaptionBenchmark:
         captions, references = [tokenize(answer.text) for answer in matched], [[tokenize(text) for text in question.right] for question in self.questions]
         pictures = [tuple(picture.hash for picture in question.request.sample.pictures) or question.request.sample.id for question in self.questions]
         metrics = caption_metrics(captions, references, pictures, np.random.default_rng(_BOOTSTRAP_SEED))
+        if self.synonyms is not None:
+            metrics |= meteor(captions, references, pictures, self.synonyms)
         if self.names is not None:
             metrics["class"] = share(sum(self.names_class(question, answer.text) for question, answer in zip(self.questions, matched)), len(matched))
         rows = tuple(

@@ -85,6 +85,21 @@ def _vectors(model: Model, processor: Processor, sample: Sample, text: str, prec
     return output.pictures[0, 0].float().tolist(), output.texts[0].float().tolist()
 
 
+def golden_prompts(folder: Path) -> tuple[list[Sample], list[tuple[Sample, str]]]:
+    """What the golden requests of a model directory ask, for another model to answer: prompts, and pairs of a picture and a text."""
+    prompts: list[Sample] = []
+    pairs: list[tuple[Sample, str]] = []
+    for line in filter(None, (folder / "golden" / "requests.jsonl").read_text(encoding="utf-8").split("\n")):
+        row = json.loads(line)
+        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
+        sample = Sample(id="golden", pictures=pictures, origin=Origin(source="golden"))
+        if row["ask"] == "embed":
+            pairs.append((sample, row["text"]))
+        else:
+            prompts.append(replace(sample, turns=tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])))
+    return prompts, pairs
+
+
 @torch.no_grad()
 def check_golden(folder: Path, model: Model, processor: Processor, precision: str = "float32") -> float:
     """Mean |difference| over all token log-probabilities and vector components, by one forward per request; Refused above the tolerance."""

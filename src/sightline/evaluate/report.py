@@ -24,8 +24,10 @@ from sightline.samples.sample import Picture
 
 _STYLES: Mapping[Standing, str] = {"above": "good", "unclear": "fair", "not above": "bad", "alone": "small"}
 _WORDS: Mapping[Standing, str] = {"above": "above all", "unclear": "unclear", "not above": "not above", "alone": "no control"}
-_FULL_SCALE = {"cider": 10.0}
+_FULL_SCALE = {"cider": 10.0, "perception score": 2000.0, "cognition score": 800.0}
 """Metrics that are no share: the largest value they can have. They are printed as they are, shares as percentages."""
+_POINTS = 200.0
+"""Full scale of any other metric whose name ends in ` score`: points of a subtask."""
 _MEDIA = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _LARGEST = 120_000
 """Bytes of a picture that goes into the page as it is; a larger one is shown smaller."""
@@ -83,8 +85,13 @@ def _media(data: bytes) -> str:
     return next((media for start, media in _MEDIA.items() if data.startswith(start)), webp)
 
 
+def _full_scale(name: str) -> float:
+    """The largest value of a metric; 1 for shares."""
+    return _FULL_SCALE.get(name, _POINTS if name.endswith(" score") else 1.0)
+
+
 def _number(name: str, value: float) -> str:
-    return f"{value:.2f}" if name in _FULL_SCALE else f"{100 * value:.1f}"
+    return f"{value:.2f}" if _full_scale(name) != 1 else f"{100 * value:.1f}"
 
 
 def _interval(name: str, value: Value) -> str:
@@ -120,7 +127,7 @@ def _failures(each: ScoreTable) -> Html:
         for row in rows
         if row.standing in doubt
     ]
-    if shares := [row for row in rows if row.name not in _FULL_SCALE]:
+    if shares := [row for row in rows if _full_scale(row.name) == 1]:
         low = min(shares, key=lambda row: row.value.value)
         lines.append(Html(f"lowest: {named(low)} ({_interval(low.name, low.value)}), {escape(_against(low))}"))
     wrong = Counter((row.kind, row.expected[0], row.given) for row in each.scores.per_request if row.score == 0)
@@ -135,7 +142,7 @@ def _score_table(each: ScoreTable) -> Html:
     head = ["", "standing", "model and controls", "model", "95 % interval", *(swatch(i, name) for i, name in enumerate(names, 1)), "n"]
     body: list[list[object]] = []
     for row in each.rows():
-        scale = _FULL_SCALE.get(row.name, 1.0)
+        scale = _full_scale(row.name)
         marks = [(name, row.controls[name].value / scale if name in row.controls else None) for name in names]
         drawn = bar(row.value.value / scale, row.value.low / scale, row.value.high / scale, marks, f"{row.name} {_number(row.name, row.value.value)}")
         controls = [_number(row.name, row.controls[name].value) if name in row.controls else "" for name in names]
@@ -150,7 +157,7 @@ def _headlines(report: Report) -> Html:
     for each in report.tables:
         for row in each.rows():
             if row.name in each.headline:
-                unit = "" if row.name in _FULL_SCALE else " %"
+                unit = "" if _full_scale(row.name) != 1 else " %"
                 beside = Html(f"{_interval(row.name, row.value)}<br>{escape(_against(row))}")
                 rows.append(
                     (f"{each.name}: {row.name}" if several else row.name, span(_number(row.name, row.value.value) + unit, _STYLES[row.standing]), beside)
