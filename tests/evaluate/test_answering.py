@@ -142,6 +142,10 @@ def test_a_model_without_golden_requests_is_refused_unless_told_so(answerer: Loc
     with pytest.raises(Refused, match=r"evaluate/no-golden at .*requests\.jsonl"):
         load_answerer(tmp_path)
     assert load_answerer(tmp_path, check=False).model.abilities == ("write",)
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "requests.jsonl").write_text('{"pictures": [], "turns": []}\n', encoding="utf-8")
+    with pytest.raises(Refused, match=r"evaluate/earlier-golden at .*requests\.jsonl:1"):
+        load_answerer(tmp_path)
 
 
 def test_the_check_is_remembered_per_weights_and_precision(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

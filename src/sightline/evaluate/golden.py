@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,18 +85,31 @@ def _vectors(model: Model, processor: Processor, sample: Sample, text: str, prec
     return output.pictures[0, 0].float().tolist(), output.texts[0].float().tolist()
 
 
+def _golden_rows(folder: Path) -> Iterator[tuple[dict[str, Any], Sample]]:
+    """Lines of the golden requests of a model directory, each with its sample: pictures, and the turns of what is written. Refused where an earlier version wrote them."""
+    path = folder / "golden" / "requests.jsonl"
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line:
+            continue
+        row = json.loads(line)
+        if "ask" not in row:
+            found, allowed = "a request that does not say what is asked", "golden requests as this version writes them"
+            fix = "train the stage again, or load with the check switched off"
+            raise Refused(Problem(code="evaluate/earlier-golden", place=f"{path}:{number}", found=found, allowed=allowed, fix=fix))
+        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
+        turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row.get("turns", ()))
+        yield row, Sample(id="golden", pictures=pictures, turns=turns, origin=Origin(source="golden"))
+
+
 def golden_prompts(folder: Path) -> tuple[list[Sample], list[tuple[Sample, str]]]:
     """What the golden requests of a model directory ask, for another model to answer: prompts, and pairs of a picture and a text."""
     prompts: list[Sample] = []
     pairs: list[tuple[Sample, str]] = []
-    for line in filter(None, (folder / "golden" / "requests.jsonl").read_text(encoding="utf-8").split("\n")):
-        row = json.loads(line)
-        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
-        sample = Sample(id="golden", pictures=pictures, origin=Origin(source="golden"))
+    for row, sample in _golden_rows(folder):
         if row["ask"] == "embed":
             pairs.append((sample, row["text"]))
         else:
-            prompts.append(replace(sample, turns=tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])))
+            prompts.append(sample)
     return prompts, pairs
 
 
@@ -115,16 +128,12 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
             )
         )
     differences: list[float] = []
-    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
-        row = json.loads(line)
-        pictures = tuple(read_picture(folder / "golden" / Path(name).name) for name in row["pictures"])
-        sample = Sample(id="golden", pictures=pictures, origin=Origin(source="golden"))
+    for row, sample in _golden_rows(folder):
         if row["ask"] == "embed":
             found = np.concatenate(_vectors(model, processor, sample, row["text"], precision))
             differences += np.abs(found - np.array([*row["picture_vector"], *row["text_vector"]])).tolist()
         else:
-            turns = tuple(Turn(role=turn["role"], items=tuple(map(_item, turn["items"]))) for turn in row["turns"])
-            found = forced(model, processor, processor.encode(replace(sample, turns=turns), answer=False), row["tokens"], precision)
+            found = forced(model, processor, processor.encode(sample, answer=False), row["tokens"], precision)
             differences += np.abs(found - np.array(row["logps"])).tolist()
     mean = sum(differences) / max(1, len(differences))
     if mean > GOLDEN_TOLERANCE[precision]:
