@@ -35,6 +35,7 @@ def recipe(tmp_path: Path) -> Path:
     return tmp_path / "recipe.yaml"
 
 
+@pytest.mark.slow
 def test_a_run_asks_published_benchmarks(recipe: Path, tmp_path: Path) -> None:
     with scripted(lambda asked, number: "0.5") as endpoint:
         judged = f"evaluate.vet={{benchmark: {{mm-vet: {{path: {tmp_path / 'mm-vet.json'}, pictures: {tmp_path / 'images'}, max_tokens: 2}}}}, controls: false, judge: '{endpoint.url}#m'}}"

@@ -8,7 +8,9 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +152,17 @@ def test_processes_that_die_are_faults_and_others_go_on(tmp_path: Path, monkeypa
     assert 50 < report.mebibytes < hostile_corpus.MEBIBYTES
     assert sum(report.tally.ends.values()) == 3
     (tmp_path / "again").mkdir()
+    ends = []
+
+    def silent(scratch: Path, seed: int) -> Any:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        ends.append(theirs)  # a closed end would be a process that died
+        process = context.Process(target=time.sleep, args=(60.0,), daemon=True)
+        process.start()
+        return hostile_corpus._Worker(process=process, tasks=ours)
+
+    monkeypatch.setattr(hostile_corpus, "_started", silent)
     monkeypatch.setattr(hostile_corpus, "PATIENCE", 0.0)
     hung = list(hostile_corpus.check_all(tmp_path / "again", seed=0, count=1, report=Report(), workers=1))
     assert [outcome.fault[:20] for outcome in hung] == ["the process hung for"]

@@ -229,6 +229,7 @@ answer_all(requests, answerer, [answerer.key(request) for request in requests], 
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     here = Path(__file__).resolve().parent
