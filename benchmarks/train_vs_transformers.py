@@ -230,20 +230,16 @@ def _peer(folder: Path) -> Any:
     return model
 
 
-def theirs(folder: Path, steps: int, workers: int) -> Side:
-    """Two epochs of `steps` steps by the peer, the second of them timed."""
-    from transformers import Trainer, TrainingArguments
+def peer_arguments(folder: Path, steps: int, workers: int, **more: Any) -> Any:
+    """What every peer's Trainer is told: our rate, clipping and optimizer, rows grouped by length, nothing written or logged."""
+    from transformers import TrainingArguments
 
-    data = _peer_rows(folder)  # first: what it loads on the way is freed before the peer is there
-    model = _peer(folder)
-    said = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(folder / "peer"),
-        per_device_train_batch_size=BATCH,
-        max_steps=2 * steps,
+        max_steps=steps,
         learning_rate=RATE,
         lr_scheduler_type="constant",
         bf16=True,
-        use_cpu=True,
         optim="adamw_torch_fused",
         max_grad_norm=1.0,
         train_sampling_strategy="group_by_length",
@@ -253,7 +249,17 @@ def theirs(folder: Path, steps: int, workers: int) -> Side:
         logging_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        **more,
     )
+
+
+def theirs(folder: Path, steps: int, workers: int) -> Side:
+    """Two epochs of `steps` steps by the peer, the second of them timed."""
+    from transformers import Trainer
+
+    data = _peer_rows(folder)  # first: what it loads on the way is freed before the peer is there
+    model = _peer(folder)
+    said = peer_arguments(folder, 2 * steps, workers, per_device_train_batch_size=BATCH, use_cpu=True)
     second = _Second(steps)
     trainer = Trainer(model=model, args=said, train_dataset=data, data_collator=padded, callbacks=[second.theirs()])  # pyright: ignore[reportArgumentType]
     trainer.train()

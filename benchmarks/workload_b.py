@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from sides import Side, median, peak_mib, ratios, run_side, spread
 from torch import Tensor, nn
-from train_vs_transformers import RATE, PeerRows, equal, padded, rows, stage_of
+from train_vs_transformers import PeerRows, equal, padded, peer_arguments, rows, stage_of
 from transformers import TrainerCallback
 from workload_a import SEEN
 
@@ -262,7 +262,7 @@ def ours(folder: Path, size: str, steps: int, said: dict[str, Any]) -> Side:
 
 def theirs(folder: Path, size: str, steps: int, micro: int, workers: int) -> Side:
     """The peer over the rows; `memory`: False where the device's memory does not hold it."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
 
     class Ticks(TrainerCallback):
         """Looks at the clock after every optimizer step."""
@@ -273,26 +273,15 @@ def theirs(folder: Path, size: str, steps: int, micro: int, workers: int) -> Sid
     chosen, place = SIZES[size], device()
     processor, store = opened(folder, size)
     data, model = PeerRows(processor, store, processor.tokenizer.size), peer_on(processor, place)
-    said = TrainingArguments(
-        output_dir=str(folder / "peer"),
+    said = peer_arguments(
+        folder,
+        steps,
+        workers,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=chosen.batch // micro,
         gradient_checkpointing=chosen.recompute,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        max_steps=steps,
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        bf16=True,
         use_cpu=place == "cpu",
-        optim="adamw_torch_fused",
-        max_grad_norm=1.0,
-        train_sampling_strategy="group_by_length",
-        dataloader_num_workers=workers,
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
     )
     clock = Clock(place)
     trainer = Trainer(model=model, args=said, train_dataset=data, data_collator=padded, callbacks=[Ticks()])  # pyright: ignore[reportArgumentType]

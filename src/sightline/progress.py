@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
 
 T = TypeVar("T")
-_BESIDE: dict[str, str] = {}
-"""Label of some work -> what stands at the end of its line."""
 
 _silent = False
 
@@ -37,11 +35,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def tell_beside(label: str, text: str) -> None:
-    """What is known elsewhere of the work of this label, such as its tokens per second: it stands at the end of its line until the work is closed."""
-    _BESIDE[label] = text
-
-
 class Progress:
     """Counts towards a total; prints rate and time left. Off a terminal it prints at most one line every `every` seconds."""
 
@@ -65,10 +58,7 @@ class Progress:
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
         left = duration((self.total - self.done) / rate) if rate > 0 else "?"
-        return f"{self.label}  {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left  {self._said()}".rstrip()
-
-    def _said(self) -> str:
-        return "  ".join(filter(None, (self.note, _BESIDE.get(self.label))))
+        return f"{self.label}  {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left  {self.note}".rstrip()
 
     def _print(self) -> None:
         self._printed = time.monotonic()
@@ -81,8 +71,7 @@ class Progress:
         if _silent:
             return
         seconds = max(time.monotonic() - self.start, 1e-9)
-        line = f"{self.label}  {self.done} {self.unit} in {duration(seconds)} ({self.done / seconds:.1f}/s)  {self._said()}".rstrip()
-        _BESIDE.pop(self.label, None)
+        line = f"{self.label}  {self.done} {self.unit} in {duration(seconds)} ({self.done / seconds:.1f}/s)  {self.note}".rstrip()
         self.stream.write(f"\r\x1b[2K{line}\n" if self.terminal else line + "\n")
         self.stream.flush()
 

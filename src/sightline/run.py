@@ -20,11 +20,11 @@ from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, softw
 from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.model.tokens import TextTokenizer, train_tokenizer
 from sightline.named_answerers import answerer_id
-from sightline.progress import say, silence, tell_beside
+from sightline.progress import say, silence
 from sightline.recipe import Recipe, asked_outside, asked_stages, load
 from sightline.recipe_source import Loaded
 from sightline.run_checks import refuse_early, tokenizer_folder
-from sightline.run_events import Event, Events, Unheard
+from sightline.run_events import Events, Unheard
 from sightline.samples.sample import Text
 from sightline.samples.store import Store
 from sightline.shared_artifacts import SharedArtifacts
@@ -357,7 +357,6 @@ def _told(state: Run, until: str | None) -> Iterator[None]:
 
     recipe, start = state.recipe, time.monotonic()
     writers = Writers(recipe.writers, state.out, recipe.model_dump(mode="json"), state.events, say)
-    state.events.followers.append(_beside_progress)
     names = [stage.name for stage in recipe.stages]
     planned = names if until is None else names[: names.index(until) + 1]
     state.events.write(
@@ -375,12 +374,6 @@ def _told(state: Run, until: str | None) -> Iterator[None]:
         state.events.write({"event": "ended", "state": ended, "seconds": round(time.monotonic() - start, 2)})
         if ended == "failed":
             tell_page(state.out, say)
-
-
-def _beside_progress(event: Event) -> None:
-    """Tokens per second stand in the line of a stage's progress."""
-    if event["event"] == "step" and event.get("tokens_per_second") is not None:
-        tell_beside(f"stage {event['stage']}", f"{event['tokens_per_second']:,.0f} tokens/s")
 
 
 def _needed_data(recipe: Recipe, until: str | None) -> list[str]:

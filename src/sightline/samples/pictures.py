@@ -22,6 +22,7 @@ LARGEST_FILE = 1 << 30
 """Bytes of a file above which it is refused unread: more than the pixels of an allowed picture, unpacked."""
 SCANNED_PIXELS = 12 * MAX_PIXELS
 """Pixels times scans above which a progressive JPEG is refused: ten scans are usual, and each of thousands costs as much as a whole picture."""
+_SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"II", ".tif"), (b"MM", ".tif"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
 _STRIPE = 1 << 24
 """Pixels that are converted at once."""
 _SCANNED = ("JPEG", "MPO")
@@ -34,6 +35,11 @@ _LEAST_SCAN = 4
 
 def _refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Refused:
     return Refused(Problem(code=f"samples/{code}", place=place, found=found, allowed=allowed, fix=fix))
+
+
+def ending(data: bytes, otherwise: str = ".bin") -> str:
+    """The usual ending of a picture's file name, by its first bytes; `otherwise` where they are of no known format."""
+    return next((name for start, name in _SIGNATURES if data.startswith(start)), otherwise)
 
 
 def open_picture(data: bytes, place: str) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sightline.errors import Problem, Refused
 from sightline.model.batch import Batch
+from sightline.samples.pictures import ending
 from sightline.samples.sample import Picture, Sample
 from sightline.train.feeding import Feed
 
@@ -58,12 +59,7 @@ class Faults:
 
 def _copied(picture: Picture, root: Path, folder: Path) -> str:
     data = picture.data if isinstance(picture.data, bytes) else (root / picture.data).read_bytes()
-    name = f"{picture.hash[:16]}{_ending(data)}"
+    name = f"{picture.hash[:16]}{ending(data)}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return f"{folder.name}/{name}"
-
-
-def _ending(data: bytes) -> str:
-    starts: Iterable[tuple[bytes, str]] = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"II", ".tif"), (b"MM", ".tif"), (b"RIFF", ".webp"))
-    return next((ending for start, ending in starts if data.startswith(start)), ".bin")

@@ -102,7 +102,7 @@ def train(
                 terms = dict(zip(terms, world.sum(torch.tensor([*terms.values()], dtype=torch.float64)).tolist()))
                 state.curve.append((step, sum(terms.values())))
                 watch.step(step, terms, rate, norms)
-            progress.advance(1, f"loss {sum(terms.values()):.3f}")
+            progress.advance(1, watch.note(sum(terms.values())))
             state.step, state.seconds = step + 1, before + time.monotonic() - start
             if checkpoints is not None:
                 checkpoints.after(state, world)

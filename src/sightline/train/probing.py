@@ -18,6 +18,7 @@ from sightline.model.processor import Processor, conversations
 from sightline.model.region_words import turn_text
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request
+from sightline.samples.pictures import ending
 from sightline.samples.sample import Picture, Sample, Turn
 from sightline.train.stage import ProbePlan
 
@@ -97,7 +98,7 @@ class Probes:
             files = []
             for picture in row.prompt.pictures:
                 data = shown(picture, row.root)
-                path = folder / f"{picture.hash[:16]}{_ending(data)}"
+                path = folder / f"{picture.hash[:16]}{ending(data)}"
                 path.write_bytes(data)
                 files.append(path.relative_to(run).as_posix())
             self._files[number] = files
@@ -136,8 +137,3 @@ def undisturbed(model: Model) -> Iterator[None]:
                 model.reshard()
             for module, mode in modes:
                 module.training = mode
-
-
-def _ending(data: bytes) -> str:
-    starts = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
-    return next((ending for start, ending in starts if data.startswith(start)), ".bin")

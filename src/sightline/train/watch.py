@@ -49,6 +49,7 @@ class Watch:
         self._counts, self._losses = Counts(encoders), LossTally()
         self._device: torch.device | None = None
         self._last = False
+        self._rate: float | None = None
         self._since = time.monotonic()
 
     def forward(self, batch: Batch, losses: Losses) -> None:
@@ -57,6 +58,10 @@ class Watch:
         self._counts.add(batch)
         if losses.tokens is not None:
             self._losses.add(batch, losses.tokens)
+
+    def note(self, loss: float) -> str:
+        """What stands at the end of the line of progress: the loss of a step, and the speed as last recorded."""
+        return f"loss {loss:.3f}" + (f"  {self._rate:,.0f} tokens/s" if self._rate is not None else "")
 
     def due(self, step: int, steps: int) -> bool:
         """Whether this step is recorded: every so many, and the last of `steps`."""
@@ -80,6 +85,7 @@ class Watch:
         event |= {f"{name}_per_second": counts.get(name, 0.0) / seconds for name in ("samples", "tokens", "answers")}
         event["mfu"] = self.arithmetic.utilisation(counts, seconds, self.world.size) if self.arithmetic is not None else None
         event |= {"memory_gib": max(own["gib"] for own in everyone), "memory_kind": kind}
+        self._rate = event["tokens_per_second"]
         self.record(event)
         if self.probes is not None and self.probes.due(step, self.stage.every, self._last):
             self.record(self.probes.event(step))

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from sightline.errors import Problem
+from sightline.samples.pictures import ending
 from sightline.samples.sample import Film, Item, Picture, Region, Regions, Sample, Show, Text, Turn
-
-_SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"II", ".tif"), (b"MM", ".tif"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
 
 
 class PictureFolder:
@@ -25,7 +24,7 @@ class PictureFolder:
         assert isinstance(picture.data, bytes), "a picture that is a path of a store"
         key = (folder, picture.hash)
         if key not in self._names:
-            suffix = next((suffix for start, suffix in _SIGNATURES if picture.data.startswith(start)), ".png")
+            suffix = ending(picture.data, ".png")
             plain = PurePosixPath(picture.name.replace("\\", "/")).name or picture.hash[:16] + suffix
             name = f"{folder}/{plain}"
             if name.lower() in self._taken:
