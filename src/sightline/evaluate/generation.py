@@ -130,7 +130,7 @@ def _written(model: Model, h: Tensor, state: State, lines: Sequence[_Line], deco
     active = list(range(len(lines)))
     while active:
         logps = model.language_model.logits(h).log_softmax(-1)
-        tokens = [_draw(logps[row], decodings[one], generators.get(one)) for row, one in enumerate(active)] if generators else logps.argmax(-1).tolist()
+        tokens = [draw(logps[row], decodings[one], generators.get(one)) for row, one in enumerate(active)] if generators else logps.argmax(-1).tolist()
         chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
         going = []
         for row, one in enumerate(active):
@@ -190,7 +190,7 @@ def _step(state: State, lines: Sequence[_Line], tokens: Sequence[int]) -> tuple[
     return replace(batch, sees=torch.from_numpy(sees) if sees is not None else None), torch.from_numpy(at[0] * width + at[1])
 
 
-def _draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) -> int:
+def draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) -> int:
     """One token: greedy at temperature 0, else nucleus sampling (Holtzman et al. 2020) from logps / temperature."""
     if decoding.temperature <= 0 or generator is None:
         return int(logps.argmax())

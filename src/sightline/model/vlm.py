@@ -69,6 +69,17 @@ class State:
             sees=torch.cat(sees) if len(sees) == len(states) else None,
         )
 
+    def reach(self, stream: Stream) -> Tensor:
+        """(B, T, cached + T) bool: which columns the tokens of a stream read, once they are there themselves."""
+        known, own = self.branches[:, None], stream.branches[:, :, None]
+        return torch.cat([self.valid[:, None] & ((known == 0) | (known == own)), allowed(stream)], dim=2)
+
+    def after(self, stream: Stream, following: Tensor, memory: Memory | None, sees: Tensor | None) -> State:
+        """What is remembered once the tokens of a stream are in the cache; `following` (B,): the next position of each bin."""
+        valid = torch.cat([self.valid, stream.segments > 0], dim=1)
+        branches = torch.cat([self.branches, stream.branches], dim=1)
+        return State(cache=self.cache, valid=valid, branches=branches, next=following, memory=memory, sees=sees)
+
     def select(self, bins: Tensor) -> State:
         """Keep these bins, in this order. The cache is changed in place."""
         self.cache.reorder_cache(bins)
@@ -350,26 +361,16 @@ class Model(nn.Module):
         memory, sees = self._going_on(state, batch, self._memory(batch, table, keep=True))
         reads = readable(sees, memory.values.shape[1]) if memory is not None and sees is not None else None
         by_segment = fresh and getattr(self.language_model, "segments", False) and bool(stream.runs)
-        pattern = SegmentPattern.of(stream) if by_segment else self._reach(state, stream)
+        pattern = SegmentPattern.of(stream) if by_segment else state.reach(stream)
         positions = stream.positions if places is not None else stream.positions + state.next[:, None]
         hidden = x
         with keys_alone(state.cache, len(self.language_model.blocks)) if places is not None and not len(places) else nullcontext():
             hidden = self.fusion(self.language_model, x, positions, pattern, memory, reads, state.cache, stream.segments)
         last, every = real.sum(1) - 1, torch.arange(bins, device=real.device)
         reached = positions.amax(0) if positions.dim() == 3 else positions
-        return hidden[every, last] if places is None else hidden.flatten(0, 1)[places], State(
-            cache=state.cache,
-            valid=torch.cat([state.valid, real], dim=1),
-            branches=torch.cat([state.branches, stream.branches], dim=1),
-            next=reached.masked_fill(~real, -1).amax(1) + 1,
-            memory=memory,
-            sees=sees[every, last] if sees is not None else None,
-        )
-
-    def _reach(self, state: State, stream: Stream) -> Tensor:
-        """(B, T, cached + T) bool: which columns new tokens read."""
-        known, own = state.branches[:, None], stream.branches[:, :, None]
-        return torch.cat([state.valid[:, None] & ((known == 0) | (known == own)), allowed(stream)], dim=2)
+        following = reached.masked_fill(~real, -1).amax(1) + 1
+        known = state.after(stream, following, memory, sees[every, last] if sees is not None else None)
+        return hidden[every, last] if places is None else hidden.flatten(0, 1)[places], known
 
     def _going_on(self, state: State, batch: Batch, fresh: Memory | None) -> tuple[Memory | None, Tensor | None]:
         """Memory of the state and of the batch together, and what the new tokens see of it (B, T, 2): new pictures, else what the last token saw."""

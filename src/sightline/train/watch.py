@@ -61,7 +61,7 @@ class Watch:
 
     def note(self, loss: float) -> str:
         """What stands at the end of the line of progress: the loss of a step, and the speed as last recorded."""
-        return f"loss {loss:.3f}" + (f"  {self._rate:,.0f} tokens/s" if self._rate is not None else "")
+        return f"loss {loss:.3f}" + (f"  {self._rate:,.0f} tokens/s" if self._rate else "")
 
     def due(self, step: int, steps: int) -> bool:
         """Whether this step is recorded: every so many, and the last of `steps`."""

@@ -1,0 +1,116 @@
+"""`sightline serve` as a process: what it refuses, what the documentation says, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from compositions import composition
+from tiny_models import TEXTS, built
+
+from sightline.cli.main import main
+from sightline.model import directory
+from sightline.model.tokens import train_tokenizer
+
+PATIENCE = 180.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = composition("flat")
+    tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
+    out = tmp_path_factory.mktemp("served") / "tiny"
+    out.mkdir()
+    directory.save(out, *built(config.resolve(400, control=tokenizer.control), tokenizer))
+    return out
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def get(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+@contextmanager
+def serving(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    port = free_port()
+    words = [sys.executable, "-m", "sightline", "serve", str(folder), "--port", str(port), "--no-verify", *more]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ends = time.monotonic() + PATIENCE
+    try:
+        while get(port, "/ready") != 200:
+            assert process.poll() is None and time.monotonic() < ends, process.stderr and process.stderr.read()
+            time.sleep(0.2)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(port: int, tokens: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": tokens})
+    try:
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        reply.read()
+        return reply.status
+    finally:
+        connection.close()
+
+
+def test_at_sigterm_what_was_taken_is_answered_and_nothing_more_is_taken(folder: Path) -> None:
+    with serving(folder, "--max-num-seqs", "2", "--drain-timeout", "120") as (process, port):
+        statuses: list[int] = []
+        threads = [threading.Thread(target=lambda: statuses.append(ask(port, 150))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        late = []
+        while process.poll() is None and any(thread.is_alive() for thread in threads):
+            try:
+                late.append(ask(port, 2))
+            except OSError:
+                break
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert process.wait(PATIENCE) == 0
+    assert statuses.count(200) >= 5 and set(statuses) <= {200, 503}, "taken before the signal"
+    assert set(late) <= {503}
+
+
+def test_curl_of_the_documentation_is_answered(folder: Path, repository: Path) -> None:
+    text = (repository / "docs" / "serving.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^curl .*$", text, re.MULTILINE)
+    with serving(folder, "--served-model-name", "quickstart") as (_, port):
+        done = subprocess.run(["bash", "-c", line.replace(":8000", f":{port}")], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_an_open_door_needs_a_key(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(folder), "--host", "0.0.0.0"]) == 2
+    assert "usage/open-door" in capsys.readouterr().err
