@@ -88,6 +88,31 @@ def rsicd(bench: Bench) -> Iterator[Figure]:
     yield from caption_figures("rsicd", [scores_with(run, "bleu-4")], [seconds_of(run)])
 
 
+def soups(bench: Bench) -> Iterator[Figure]:
+    """A pool of four fine-tunes from nothing, on made scenes and on RSICD: singles, average, maximum and greedy on a split that chose nothing."""
+    import soup_pools as script
+
+    for pool in script.RECIPES:
+        if pool == "rsicd" and not (bench.data / "rsicd").is_dir():
+            raise Unmeasured(f"{bench.data / 'rsicd'} is not there: give the folder of the data sets with --data")
+        try:
+            run = script.run_pool(pool, bench.out / "soups", bench.data, bench.overrides, bench.program)
+        except RuntimeError as failed:
+            raise Unmeasured(str(failed)) from failed
+        found = script.figures_of(run)
+        yield Figure(name=f"soups {pool} singles", values=tuple(one["value"] for one in found["singles"].values()), note=", ".join(found["singles"]))
+        for name in script.SOUPS:
+            own = found[name]
+            beside = [f"95 % {own['low']:.3f} to {own['high']:.3f}", *(f"{told} {_ends(one)}" for told, one in found["gains"].items() if told.startswith(name))]
+            yield Figure(name=f"soups {pool} {name}", values=(own["value"],), note="; ".join(beside))
+        same = {*found["selected_on"]} & {*found["reported_on"]}
+        yield Figure(name=f"soups {pool} selected on test", values=(float(bool(same or found["stamp"])),), most=0.0, note="1 = what is reported also chose")
+
+
+def _ends(gain: dict[str, float]) -> str:
+    return f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}, paired)"
+
+
 @contextmanager
 def _rate(rates: list[float], count: int) -> Iterator[None]:
     start = time.monotonic()
@@ -203,6 +228,7 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "training": training,
     "quickstart": quickstart,
     "rsicd": rsicd,
+    "soups": soups,
 }
 """Short ones first."""
 

@@ -114,6 +114,17 @@ def test_the_table_has_singles_and_soups_with_intervals(finished: tuple[RunResul
     assert "dev (selected on)" in page and "| greedy |" in page and "selected on what is reported" not in page
 
 
+def test_the_report_has_the_same_table(finished: tuple[RunResult, Path]) -> None:
+    _, folder = finished
+    table = json.loads((folder / "run" / "soups" / "mean" / "table.json").read_text())
+    told = json.loads((folder / "run" / "report.json").read_text())["soups"]["mean"]
+    assert told["lines"] == table["lines"] and told["gains"] == table["gains"]
+    page = (folder / "run" / "report.html").read_text()
+    assert "Soup: mean" in page and "dev (selected on)" in page and "single, best in each column" in page
+    value = table["lines"][-1]["scores"]["test"]
+    assert f"{100 * value['value']:.1f} ({100 * value['low']:.1f}..{100 * value['high']:.1f})" in page
+
+
 def test_a_stage_starts_from_the_soup(finished: tuple[RunResult, Path]) -> None:
     _, folder = finished
     after = folder / "run" / "stages" / "03-after" / "model"
@@ -149,6 +160,31 @@ def test_what_is_reported_does_not_choose(finished: tuple[RunResult, Path], tmp_
     stamp = "selected on what is reported"
     assert stamp in (soup / "table.md").read_text() and stamp in Lineage.read(soup / "model").maker["stamp"]
     assert stamp in json.loads((soup / "model" / "soup.json").read_text())["stamp"] and stamp in (copy / "run" / "report.html").read_text()
+
+
+def test_a_soup_is_an_ingredient_of_another(finished: tuple[RunResult, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished[1], tmp_path / "copy", copy_function=shutil.copy2))
+    both = ["soups.both.method=average", "soups.both.ingredients=[mean, align]", "soups.both.weights={mean: 3}"]
+    result = run(copy / "recipe.yaml", copy / "run", both)
+    made = {node.name: node for node in result.nodes}
+    assert [name for name, node in made.items() if node.state == "done" and not name.startswith("evaluate")] == ["soups/both"]
+    assert made["soups/both"].inputs == ["soups/mean", "stages/align"]
+    folders = [copy / "run" / path / "model" for path in ("soups/mean", "stages/01-align", "soups/both")]
+    mean, align, found = (directory.read_tensors(folder) for folder in folders)
+    assert all(torch.equal(found[name], ((3 * mean[name].double() + align[name].double()) / 4).float()) for name in found)
+    assert {one["id"] for one in Lineage.read(folders[2]).inputs} == {Lineage.read(folder).id for folder in folders[:2]}
+    recipe = load(copy / "recipe.yaml", both).recipe
+    [_, planned] = plan_soups(recipe, hardware("H100"), "none", None)
+    assert planned.disk["model"] > 0 and twin(recipe).soups["both"].ingredients == ("mean", "align")
+    chosen = ["soups.both.method=maximum", "soups.both.ingredients=[mean, align]", "soups.both.select_on=test", "soups.both.report_on=dev"]
+    with pytest.raises(Refused, match=r"soup/test-selection at soups.both.select_on\n  found:   dev and dev share 6 pictures"):
+        run(copy / "recipe.yaml", copy / "run", chosen)  # `mean` was chosen on dev
+
+
+def test_a_circle_of_soups_is_refused(tmp_path: Path) -> None:
+    circle = ["soups.mean.ingredients=[instruct, both]", "soups.both.method=average", "soups.both.ingredients=[mean]"]
+    with pytest.raises(Refused, match="is made of itself, through both"):
+        load(recipe_file(tmp_path), circle)
 
 
 def test_the_mean_of_model_directories_is_that_of_their_tensors(finished: tuple[RunResult, Path], tmp_path: Path) -> None:
@@ -189,6 +225,17 @@ def test_adapters_are_merged_before_they_are_mixed(finished: tuple[RunResult, Pa
     assert torch.allclose(found[f"language_model.{layer}.weight"], wanted, atol=1e-5) and not torch.allclose(wanted, weight)
     assert all(torch.equal(found[name], tensors[name]) for name in found if name != f"language_model.{layer}.weight")
     directory.load(tmp_path / "out")
+    said = tmp_path / "adapter0" / "language_model.json"
+    said.write_text('{"rank": 16, "alpha": 4, "rank_stabilized": true, "alphas": {}}')  # the layer has a rank of its own, 2
+    alone = Path(tmp_path / "alone")
+    alone.mkdir()
+    mix([open_ingredient(folders[0], origin)], alone, {"": [1]})
+    a, b = factors[0]
+    assert torch.allclose(directory.read_tensors(alone)[f"language_model.{layer}.weight"], weight + 4 / 2**0.5 * b @ a, atol=1e-5)
+    for more, code in (('"dora": true', "dora"), ('"quantize": "nf4"', "rounded"), ('"alphas": {"q_proj": 8}', "alphas")):
+        said.write_text(f'{{"rank": 2, "alpha": 4, {more}}}')
+        with pytest.raises(Refused, match=f"train/adapter-{code}"):
+            open_ingredient(folders[0], origin)
 
 
 def test_one_command_ends_in_a_table(finished: tuple[RunResult, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sightline.evaluate.metrics import Value
+from sightline.evaluate.run_facts import SoupGain
 from sightline.soup_search import (
     AskedRows,
     Blend,
@@ -15,6 +18,8 @@ from sightline.soup_search import (
     Measured,
     SoupTable,
     average,
+    facts_of,
+    gains_of,
     greedy,
     interval_of,
     maximum,
@@ -112,6 +117,38 @@ def test_several_evaluations_weigh_alike() -> None:
     assert measured_of(one.record()) == one
 
 
+def test_points_do_not_drown_percents() -> None:
+    points, share = Measured(value=Value(1500.0, 1400.0, 1600.0, 10), scale=2000.0), Measured(value=Value(0.25, 0.2, 0.3, 10))
+    assert score_of([points, share]) == pytest.approx(0.5)
+    assert points.share == Value(0.75, 0.7, 0.8, 10) and measured_of(points.record()) == points
+
+
+def test_gains_are_those_over_earlier_lines_with_paired_intervals() -> None:
+    best, mean = rows(np.zeros(100), 50), rows(np.repeat([0.0, 1.0], 50), 50)
+    better = rows(np.concatenate([np.zeros(50), np.ones(25), np.zeros(25)]), 50)
+    gains = gains_of({"maximum": {"test": best}, "average": {"test": mean}, "greedy": {"test": best}})
+    assert [(one.name, one.over, one.gain) for one in gains] == [("average", "maximum", 0.5), ("greedy", "average", -0.5)]  # greedy is the maximum here
+    assert (gains[0].low, gains[0].high) == (0.5, 0.5)  # each picture was asked twice: one right, one wrong
+    [one] = gains_of(
+        {
+            "maximum": {"test": best, "points": Measured(value=Value(1.0, 0.0, 2.0, 3))},
+            "average": {"test": better, "points": Measured(value=Value(2.0, 0.0, 2.0, 3))},
+        }
+    )
+    assert one.low < 0.25 < one.high
+
+
+def test_a_table_reads_back_as_the_report_shows_it() -> None:
+    singles = {"a": {"dev": Value(0.5, 0.4, 0.6, 10)}, "b": {"dev": Value(0.7, 0.6, 0.8, 10)}}
+    gain = SoupGain(name="greedy", over="maximum", evaluation="dev", gain=0.01, low=-0.02, high=0.04)
+    found = greedy(["a", "b"], Bowl(), Told({"a": 50, "b": 70, "ab": 60}))
+    table = SoupTable(name="x", selected_on=("dev",), reported_on=(), lines=table_lines(singles, {}), gains=(gain,), found=found)
+    facts = facts_of(json.loads(json.dumps(table.record())))
+    assert facts.lines == list(table.lines) and facts.gains == [gain] and facts.tried == [("a", "60.00", "no", "0.6000 is below 0.7000")]
+    assert facts.table()[0] == ["", "models", "dev (selected on)"] and facts.table()[1][0] == ["single", "a", "50.0 (40.0..60.0)"]
+    assert "| greedy over maximum | dev | +1.0 (-2.0..+4.0) |" in table.markdown()
+
+
 def test_rows_and_pictures_that_are_shared_are_counted_and_named() -> None:
     dev = AskedRows(name="dev", rows={"s:1": "1", "hash1": "1", "s:2": "2"}, pictures={"p1": "1"})
     test = AskedRows(name="test", rows={"s:1": "9", "hash1": "9", "s:3": "3"}, pictures={"p1": "9", "p2": "3"})
@@ -127,6 +164,8 @@ def test_the_table_reads_in_percent_and_carries_its_stamp() -> None:
     lines = table_lines(singles, {"greedy": (("b",), {"dev": value, "mme": Value(1800.0, 1700.0, 1900.0, 10)})})
     table = SoupTable(name="x", selected_on=("dev",), reported_on=("mme",), lines=lines, stamp="careful", found=found)
     page = table.markdown()
+    assert "| greedy | b | 50.0 (40.0..60.0) | 180000.0" in page  # a share, as far as the table knows
+    page = replace(table, scales={"mme": 2000.0}).markdown()
     assert "**careful**" in page and "| single, mean of 2 |  | 60.0 (50.0..70.0) | - |" in page and "| single, best in each column |  | 70.0" in page
     assert "| greedy | b | 50.0 (40.0..60.0) | 1800.0 (1700.0..1900.0) |" in page and "| a | 60.00 | no | 0.6000 is below 0.7000 |" in page
     assert table.record()["stamp"] == "careful" and table.record()["search"]["order"] == ("b", "a")

@@ -15,6 +15,7 @@ from sightline.lineage import sha256_json
 from sightline.recipe import DataConfig, Recipe, asked_stages, load
 from sightline.recipe_source import Loaded
 from sightline.run_checks import refuse_early
+from sightline.soup_recipe import soups_under
 from sightline.vary_recipe import Changes, SelectConfig
 
 SELECTION = "selection"
@@ -98,7 +99,8 @@ def trial(loaded: Loaded[Recipe], added: Sequence[str]) -> Loaded[Recipe]:
     last = number == len(recipe.stages) - 1
     asked = {name: recipe.evaluate[name] for name in select.select_on}
     evaluate = {name: one if last and one.stage is None else one.model_copy(update={"stage": select.stage}) for name, one in asked.items()}
-    soups = {name: recipe.soups[name] for name in dict.fromkeys(origin for stage in stages for origin in stage.init.values()) if name in recipe.soups}
+    origins = [origin for stage in stages for origin in stage.init.values()]
+    soups = {name: recipe.soups[name] for origin in dict.fromkeys(origins) for name in soups_under(recipe, origin)}
     for name in soups:
         evaluate |= {one: recipe.evaluate[one] for one in (*recipe.soups[name].select_on, *recipe.reported_of(name)) if one not in evaluate}
     small = recipe.model_copy(update={"select": None, "stages": stages, "evaluate": evaluate, "soups": soups, "writers": []})
@@ -174,7 +176,8 @@ def static_keys(recipe: Recipe) -> dict[str, str]:
             pool = {one.name: _stage_key(recipe, number, one, data, tokenizer, stage) for one in recipe.pool_of(name)}
             keys.update({f"stages/{one}": key for one, key in pool.items()})
             asked = [recipe.evaluate[one].model_dump(mode="json", exclude={"stage"}) for one in (*config.select_on, *recipe.reported_of(name))]
-            own = [stage(one) if any(one == each.name for each in recipe.stages) else one for one in config.ingredients]
+            below = (*config.ingredients, *([config.base] if config.base else []))
+            own = [stage(one) if one in recipe.soups or any(one == each.name for each in recipe.stages) else one for one in below]
             keys[node] = sha256_json([config.model_dump(mode="json"), own, list(pool.values()), asked, [data(one) for one in recipe.soup_data(name)]])
         return keys[node]
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from sightline.data.captioning import is_outside
 from sightline.model import directory
 from sightline.model.vlm import Model
 from sightline.plan_rows import DataRows, processor_of, rows_of, vocabulary
 from sightline.plan_stages import StagePlan, plan_stage
 from sightline.plan_time import Hardware
 from sightline.recipe import Recipe
+from sightline.soup_recipe import soups_under, stages_under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +99,7 @@ def _rows(recipe: Recipe, evaluations: tuple[str, ...] | list[str], soup: str, r
 
 def _stage(recipe: Recipe, soup: str) -> Any:
     """A stage that an ingredient comes from; None where all come from elsewhere."""
-    config = recipe.soups[soup]
-    names = (*config.ingredients, config.pool.stage if config.pool else None)
-    return next((stage for stage in recipe.stages if stage.name in names), None)
+    return next((stage for stage in recipe.stages if stage.name in stages_under(recipe, soup)), None)
 
 
 def _model(recipe: Recipe, soup: str) -> Model | None:
@@ -115,5 +115,7 @@ def _mixed(recipe: Recipe, soup: str, part: str) -> bool:
     config = recipe.soups[soup]
     if config.parts and not any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for path in config.parts):
         return False
-    trained = {path for stage in (*recipe.stages, *recipe.pool_of(soup)) if stage.name in recipe.ingredients_of(soup) for path in stage.train}
-    return any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for path in trained) or any("/" in one for one in config.ingredients)
+    below = soups_under(recipe, soup)
+    names = [one for each in below for one in recipe.ingredients_of(each)]
+    trained = {path for stage in (*recipe.stages, *(one for each in below for one in recipe.pool_of(each))) if stage.name in names for path in stage.train}
+    return any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for path in trained) or any(is_outside(one) for one in names)

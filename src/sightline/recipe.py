@@ -24,7 +24,7 @@ from sightline.model.assembly import ModelConfig
 from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.recipe_source import Loaded
 from sightline.run_writers import WRITER, WriterConfig
-from sightline.soup_recipe import SoupConfig, soup_faults
+from sightline.soup_recipe import SoupConfig, soup_faults, soups_under, stages_under
 from sightline.train.stage import StageConfig
 from sightline.vary_recipe import SelectConfig, VaryConfig, vary_faults
 
@@ -256,10 +256,12 @@ class Recipe(Config):
         return list(self.soups[soup].report_on) or [name for name, one in self.evaluate.items() if one.stage == soup]
 
     def soup_after(self, soup: str) -> int:
-        """Place of the stage after which a soup is made: the last of its ingredients', and of those that its data wait for."""
-        config, awaited = self.soups[soup], self.awaited()
-        data = [*(config.pool.add if config.pool else ()), *self.soup_data(soup)]
-        names = {*config.ingredients, config.base, config.pool.stage if config.pool else None, *(stage for one in data for stage in awaited.get(one, ()))}
+        """Place of the stage after which a soup is made: the last of those it is made of, through other soups too, and of those that their data wait for."""
+        awaited = self.awaited()
+        names = set(stages_under(self, soup))
+        for one in soups_under(self, soup):
+            pool = self.soups[one].pool
+            names |= {stage for data in (*(pool.add if pool else ()), *self.soup_data(one)) for stage in awaited.get(data, ())}
         return max((number for number, stage in enumerate(self.stages) if stage.name in names), default=0)
 
     def soup_data(self, soup: str) -> list[str]:

@@ -14,6 +14,7 @@ from sightline.named_answerers import unknown_answerer
 from sightline.recipe import Recipe
 from sightline.recipe_source import Loaded
 from sightline.run_writers import absent_writers
+from sightline.soup_recipe import stages_under
 from sightline.train.objectives import Contrastive
 from sightline.train.quantized import absent_backend
 from sightline.train.stage import StageConfig
@@ -206,7 +207,7 @@ def _soups(loaded: Loaded[Recipe]) -> Iterator[Problem]:
         for one in filter(is_outside, (*soup.ingredients, *([soup.base] if soup.base else []))):
             if (problem := unknown_answerer(one, {})) is not None:
                 yield replace(problem, code="run/no-origin", place=loaded.place(f"soups.{name}"), found=f"soups.{name}: {problem.found}")
-        inside = [stage for stage in recipe.stages if stage.name in (*soup.ingredients, soup.pool.stage if soup.pool else None)]
+        inside = [stage for stage in recipe.stages if stage.name in stages_under(recipe, name)]
         known = part_paths(recipe.config_of(inside[0])) if inside else []
         for path in soup.parts if known else ():
             if not any(part == path or part.startswith(path + ".") or path.startswith(part + ".") for part in known):
@@ -231,8 +232,7 @@ def _evaluations(loaded: Loaded[Recipe]) -> Iterator[Problem]:
             yield Problem(code="run/absent-data", place=place, found=found, allowed=allowed, fix=f"evaluate.{name}.benchmark.path=PATH")
         if one.judge is not None and (problem := unknown_answerer(one.judge, {})) is not None:
             yield replace(problem, place=loaded.place(f"evaluate.{name}.judge"))
-        soup = recipe.soups.get(one.stage or "")
-        made_of = [*soup.ingredients, *([soup.pool.stage] if soup.pool else [])] if soup else [one.stage or recipe.stages[-1].name]
+        made_of = stages_under(recipe, one.stage) if one.stage in recipe.soups else [one.stage or recipe.stages[-1].name]
         stage = next((by_name[name] for name in made_of if name in by_name), None)
         if stage is None:  # a soup of models from elsewhere
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem
 from sightline.evaluate.report import best_of, examples, worst_of, write_report
-from sightline.evaluate.run_facts import Gate, PartFacts, Report, ScoreTable, StageFacts
+from sightline.evaluate.run_facts import Gate, PartFacts, Report, ScoreTable, SoupFacts, StageFacts
 from sightline.progress import duration
 from sightline.run_history import counted
+from sightline.run_stages import named_folder
+from sightline.soup_search import facts_of
 
 if TYPE_CHECKING:
     from sightline.run import Run, RunResult
@@ -51,6 +54,7 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         stages=_stages(run, events),
         tables=list(tables.values()),
         gates=list(_gates(run, tables)),
+        soups=_soups(run),
         worst=worst,
         best=best,
         problems=[*_left_out(run), *_faults(events)],
@@ -72,6 +76,12 @@ def _gates(run: Run, tables: Mapping[str, ScoreTable]) -> Iterator[Gate]:
                 wanted=config.gate,
                 meaning=f"after stage {config.stage or run.recipe.stages[-1].name}",
             )
+
+
+def _soups(run: Run) -> list[SoupFacts]:
+    """The tables of the soups that are made, as they stand beside their models."""
+    files = [named_folder(run, name).parent / "table.json" for name in run.recipe.soups if f"soups/{name}" in run.ids]
+    return [facts_of(json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
 def _lay_out_pictures(folder: Path, requests: list[Any]) -> list[Path]:
@@ -137,6 +147,7 @@ def _latest(events: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]
 
 def _stages(run: Run, events: list[dict[str, Any]]) -> list[StageFacts]:
     trained = _latest(events, "trained")
+    pool = {stage.name: stage for soup in run.recipe.soups for stage in run.recipe.pool_of(soup)}
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, kept in counted(events).items():
         for event in kept:
@@ -152,7 +163,7 @@ def _stages(run: Run, events: list[dict[str, Any]]) -> list[StageFacts]:
             losses=curves.get(stage.name, {}),
             note=f"{trained[stage.name]['rows'] / max(trained[stage.name]['seconds'], 1e-9):.0f} rows/s",
         )
-        for stage in run.recipe.stages
+        for stage in [*run.recipe.stages, *pool.values()]
         if stage.name in trained
     ]
 

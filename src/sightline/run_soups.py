@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from sightline.named_answerers import answerer_id
 from sightline.progress import Progress, say
 from sightline.run_stages import GOLDEN_TOKENS, judge_of, named_folder, stage_folder, train_stage
 from sightline.samples.exchange import Answerer, Decoding, Request
-from sightline.soup_recipe import SoupConfig
+from sightline.soup_recipe import SoupConfig, soups_under
 from sightline.soup_search import (
     ALL,
     STAMP,
@@ -31,6 +31,7 @@ from sightline.soup_search import (
     Measured,
     SoupTable,
     average,
+    gains_of,
     greedy,
     interval_of,
     maximum,
@@ -42,8 +43,12 @@ from sightline.soup_search import (
 from sightline.train.soup import Ingredient, mix, open_ingredient
 
 if TYPE_CHECKING:
-    from sightline.recipe import EvaluateConfig
+    from sightline.recipe import EvaluateConfig, Recipe
     from sightline.run import Run
+
+
+_FORMAT = 2
+"""Of the files that keep scores; raised when they hold something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,8 @@ class Kitchen:
     folder: Path
     selection: Sequence[Evaluation] = ()
     report: Sequence[Evaluation] = ()
+    before: Sequence[Evaluation] = ()
+    """What ingredients were chosen by already."""
     ids: dict[str, str] = field(default_factory=dict)
     """Content ids of the ingredients' weights."""
 
@@ -127,7 +134,7 @@ class Kitchen:
 
     def scores(self, blend: Blend, evaluations: Sequence[Evaluation]) -> list[Measured]:
         """Scores of a mean in these evaluations, from `scores/` where they are there."""
-        files = {one.name: self.folder / "scores" / f"{sha256_json([self.id_of(blend), one.id])[:32]}.json" for one in evaluations}
+        files = {one.name: self.folder / "scores" / f"{sha256_json([self.id_of(blend), one.id, _FORMAT])[:32]}.json" for one in evaluations}
         if not all(file.is_file() for file in files.values()):
             label = " + ".join(dict.fromkeys(name for own in blend.values() for name in own))
             with self.model(blend) as folder:
@@ -140,11 +147,20 @@ class Kitchen:
 
     def values(self, blend: Blend) -> dict[str, Value]:
         """Evaluation -> value for the table: those selected on, their mean where there are several, and those reported."""
-        chosen = [one.value for one in self.scores(blend, self.selection)]
-        found = {one.name: value for one, value in zip(self.selection, chosen)}
+        chosen = self.scores(blend, self.selection)
+        found = {told.name: one.value for told, one in zip(self.selection, chosen)}
         if len(chosen) > 1:
-            found["mean of selection"] = interval_of(chosen)
-        return found | {told.name: one.value for told, one in zip(self.report, self.scores(blend, self.report))}
+            found["mean of selection"] = interval_of([one.share for one in chosen])
+        return found | {told: one.value for told, one in self.reported(blend).items()}
+
+    def reported(self, blend: Blend) -> dict[str, Measured]:
+        """Evaluation that is reported -> what a mean reached in it."""
+        return {told.name: one for told, one in zip(self.report, self.scores(blend, self.report))}
+
+    def scales(self, blend: Blend) -> dict[str, float]:
+        """Evaluations whose metric is no share -> its largest value."""
+        asked = [*self.selection, *self.report]
+        return {told.name: one.scale for told, one in zip(asked, self.scores(blend, asked)) if one.scale != 1}
 
 
 def search(config: SoupConfig, names: Sequence[str], kitchen: Kitchen) -> Found:
@@ -163,29 +179,12 @@ def cook(name: str, config: SoupConfig, names: Sequence[str], kitchen: Kitchen, 
 
     Raises Refused where what is selected on is also reported, unless the recipe allows it: then every table and the lineage say so.
     """
-    overlap = shared([one.asked for one in kitchen.selection], [one.asked for one in kitchen.report], f"soups.{name}.select_on")
+    overlap = shared([one.asked for one in (*kitchen.selection, *kitchen.before)], [one.asked for one in kitchen.report], f"soups.{name}.select_on")
     if overlap and not config.allow_test_selection:
         raise Refused(overlap)
     stamp = STAMP if overlap else ""
     found = search(config, names, kitchen)
-    bowl = Bowl(parts=config.parts, base=config.base)
-    singles: dict[str, Mapping[str, Value]] = {}
-    soups: dict[str, tuple[tuple[str, ...], Mapping[str, Value]]] = {}
-    if kitchen.selection or kitchen.report:
-        singles = {one: kitchen.values(bowl.equal([one])) for one in names}
-        blends = {"average": average(names, bowl, config.weights).blend}
-        if found.order and found.singles:
-            blends = {"maximum": bowl.equal(found.order[:1]), **blends}
-        blends |= {found.method: found.blend}
-        soups = {method: (_members(blend), kitchen.values(blend)) for method, blend in blends.items()}
-    table = SoupTable(
-        name=name,
-        selected_on=tuple(one.name for one in kitchen.selection),
-        reported_on=tuple(one.name for one in kitchen.report),
-        lines=table_lines(singles, soups),
-        stamp=stamp,
-        found=found,
-    )
+    table = _table(name, config, names, kitchen, found, stamp)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.parent / "table.json", table.record())
     write_text(out.parent / "table.md", table.markdown())
@@ -206,6 +205,29 @@ def cook(name: str, config: SoupConfig, names: Sequence[str], kitchen: Kitchen, 
             maker={"soup": config.method, "ingredients": ", ".join(found.chosen), **({"stamp": stamp} if stamp else {})},
         ).write(temporary)
     return table
+
+
+def _table(name: str, config: SoupConfig, names: Sequence[str], kitchen: Kitchen, found: Found, stamp: str) -> SoupTable:
+    """All singles, the best of them on what is selected on, their average, and what was found: one line each. Nothing is scored twice."""
+    bowl = Bowl(parts=config.parts, base=config.base)
+    table = SoupTable(
+        name=name,
+        selected_on=tuple(one.name for one in kitchen.selection),
+        reported_on=tuple(one.name for one in kitchen.report),
+        lines=(),
+        stamp=stamp,
+        found=found,
+    )
+    if not kitchen.selection and not kitchen.report:
+        return table
+    blends = {"average": average(names, bowl, config.weights).blend}
+    if kitchen.selection:
+        blends = {"maximum": maximum(names, bowl, lambda blend: kitchen.scores(blend, kitchen.selection)).blend, **blends}
+    blends |= {found.method: found.blend}
+    singles = {one: kitchen.values(bowl.equal([one])) for one in names}
+    soups = {method: (_members(blend), kitchen.values(blend)) for method, blend in blends.items()}
+    gains = gains_of({method: kitchen.reported(blend) for method, blend in blends.items()})
+    return replace(table, lines=table_lines(singles, soups), scales=kitchen.scales(found.blend), gains=gains)
 
 
 def _members(blend: Blend) -> tuple[str, ...]:
@@ -229,8 +251,12 @@ def _golden(folder: Path, ingredient: Path) -> None:
 
 
 def make_soup(run: Run, name: str) -> None:
-    """One soup node; the stages of its pool are trained first, each a node of its own that shares all before it."""
+    """One soup node; the soups it is made of, and the stages of its pool, come first, each a node of its own that shares all before it."""
     recipe, config = run.recipe, run.recipe.soups[name]
+    if f"soups/{name}" in run.ids:
+        return
+    for one in soups_under(recipe, name)[:-1]:
+        make_soup(run, one)
     for variant in recipe.pool_of(name):
         if f"stages/{variant.name}" not in run.ids:
             train_stage(run, recipe.number_of(config.pool.stage), variant)  # pyright: ignore[reportOptionalMemberAccess]
@@ -239,13 +265,14 @@ def make_soup(run: Run, name: str) -> None:
     reported = recipe.reported_of(name)
     judged = [*config.select_on, *reported]
     data = [one for one in dict.fromkeys(getattr(recipe.evaluate[one].benchmark, "data", None) for one in judged) if one is not None]
-    inputs = [f"stages/{one}" for one in folders if f"stages/{one}" in run.ids] + [f"data/{one}" for one in data]
-    outside = {one: answerer_id(str(folder)) for one, folder in folders.items() if f"stages/{one}" not in run.ids}
+    nodes = {one: node for one in folders for node in (f"stages/{one}", f"soups/{one}") if node in run.ids}
+    inputs = [*nodes.values(), *(f"data/{one}" for one in data)]
+    outside = {one: answerer_id(str(folder)) for one, folder in folders.items() if one not in nodes}
     evaluations = {one: _said(recipe.evaluate[one]) for one in judged}
     folder = named_folder(run, name)
 
     def work(fingerprint: str) -> None:
-        asked = {one: evaluation_in(run, one) for one in judged}
+        asked = {one: evaluation_in(run, one) for one in (*judged, *_chosen_on(recipe, name))}
         kitchen = Kitchen(
             ingredients={
                 one: open_ingredient(path, open_ingredient(folders[config.base]) if config.base and one != config.base else None)
@@ -254,13 +281,19 @@ def make_soup(run: Run, name: str) -> None:
             folder=folder.parent,
             selection=[asked[one] for one in config.select_on],
             report=[asked[one] for one in reported],
+            before=[asked[one] for one in _chosen_on(recipe, name) if one not in config.select_on],
         )
-        parents = {one: run.ids.get(f"stages/{one}", outside.get(one, "")) for one in names}
+        parents = {one: run.ids[nodes[one]] if one in nodes else outside[one] for one in names}
         table = cook(name, config, names, kitchen, folder, fingerprint, parents)
         run.events.write({"event": "soup", "soup": name, **table.record()})
         say(f"soup {name}\n{table.markdown()}")
 
     run.node(f"soups/{name}", [config.model_dump(mode="json"), evaluations, outside], inputs, folder, work, lambda: Lineage.read(folder).id)
+
+
+def _chosen_on(recipe: Recipe, name: str) -> list[str]:
+    """Evaluations that a soup, or one that it is made of, was chosen by: none of them may be reported."""
+    return list(dict.fromkeys(one for soup in soups_under(recipe, name) for one in recipe.soups[soup].select_on))
 
 
 def evaluation_in(run: Run, name: str) -> Evaluation:
@@ -279,9 +312,9 @@ def _said(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _folder_of(run: Run, name: str) -> Path:
-    """Folder of an ingredient: a stage's model, one of a pool's, or a path."""
+    """Folder of an ingredient: a stage's or a soup's model, one of a pool's, or a path."""
     recipe = run.recipe
-    if any(stage.name == name for stage in recipe.stages):
+    if name in recipe.soups or any(stage.name == name for stage in recipe.stages):
         return named_folder(run, name)
     for soup, config in recipe.soups.items():
         for variant in recipe.pool_of(soup):
@@ -295,9 +328,10 @@ def refuse_overlap(run: Run) -> None:
     problems = []
     for name, config in run.recipe.soups.items():
         reported = run.recipe.reported_of(name)
-        data = {getattr(run.recipe.evaluate[one].benchmark, "data", None) for one in (*config.select_on, *reported)} - {None}
-        if config.select_on and not config.allow_test_selection and all(f"data/{one}" in run.ids for one in data):
-            selected, told = ([evaluation_in(run, one).asked for one in some] for some in (config.select_on, reported))
+        chosen_on = _chosen_on(run.recipe, name)
+        data = {getattr(run.recipe.evaluate[one].benchmark, "data", None) for one in (*chosen_on, *reported)} - {None}
+        if chosen_on and not config.allow_test_selection and all(f"data/{one}" in run.ids for one in data):
+            selected, told = ([evaluation_in(run, one).asked for one in some] for some in (chosen_on, reported))
             problems += shared(selected, told, f"soups.{name}.select_on")
     if problems:
         raise Refused(problems)

@@ -41,7 +41,7 @@ class SoupConfig(Config):
     method: Method = "greedy"
     """average: all ingredients; maximum: the one that scores best; greedy: from the best one on, each ingredient that improves the mean."""
     ingredients: tuple[str, ...] = Field(default=(), strict=False)
-    """Stages, run folders and model folders (paths are written with a `/`)."""
+    """Stages, other soups, run folders and model folders (paths are written with a `/`)."""
     pool: PoolConfig | None = None
     """Ingredients that are trained for the soup."""
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -49,11 +49,11 @@ class SoupConfig(Config):
     parts: tuple[str, ...] = Field(default=(), strict=False)
     """Only these parts are mixed; empty = all."""
     base: str | None = None
-    """With `parts`: the stage or folder that gives all else."""
+    """With `parts`: the stage, soup or folder that gives all else."""
     by_part: bool = False
     """Greedy: choose ingredients for each of `parts` apart, one part after the other."""
     select_on: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(default=(), strict=False)
-    """Evaluations by whose mean headline score is chosen; maximum and greedy need one."""
+    """Evaluations by whose headline scores, each as a share of its largest value, is chosen: their mean; maximum and greedy need one."""
     report_on: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(default=(), strict=False)
     """Evaluations of the closing table, which nothing was chosen by; default: those whose `stage` is this soup."""
     accept: Accept = "better"
@@ -76,6 +76,31 @@ class SoupConfig(Config):
         return self
 
 
+def _below(soup: SoupConfig) -> list[str]:
+    """Names of what a soup is made of and rests on: ingredients, its pool's stage, its base."""
+    return [*soup.ingredients, *([soup.pool.stage] if soup.pool else []), *([soup.base] if soup.base else [])]
+
+
+def soups_under(recipe: Recipe, name: str) -> list[str]:
+    """A soup and those that it is made of, each after what it needs; empty for any other name. A circle, which is refused elsewhere, is cut."""
+    found: list[str] = []
+
+    def visit(one: str, above: tuple[str, ...]) -> None:
+        if one in recipe.soups and one not in above and one not in found:
+            for other in _below(recipe.soups[one]):
+                visit(other, (*above, one))
+            found.append(one)
+
+    visit(name, ())
+    return found
+
+
+def stages_under(recipe: Recipe, name: str) -> list[str]:
+    """Names of the stages and folders that a soup is made of in the end, those of its pools' stages and bases among them."""
+    below = [one for soup in soups_under(recipe, name) for one in _below(recipe.soups[soup])]
+    return [one for one in dict.fromkeys(below) if one not in recipe.soups]
+
+
 def soup_faults(recipe: Recipe) -> Iterator[str]:
     """Names under `soups` that lead nowhere, ingredients of several models, and stages that start from a soup which is made after them."""
     stages = {stage.name: stage for stage in recipe.stages}
@@ -83,11 +108,13 @@ def soup_faults(recipe: Recipe) -> Iterator[str]:
         where = f"soups.{name}"
         if name in stages:
             yield f"{where}: a stage has this name"
+        if name in [one for other in _below(soup) for one in soups_under(recipe, other)]:
+            yield f"{where}: is made of itself, through {', '.join(one for one in _below(soup) if one in recipe.soups)}"
         asked = [*((f"{where}.ingredients", one) for one in soup.ingredients), *([(f"{where}.base", soup.base)] if soup.base else [])]
         yield from (
-            f"{path}: no stage {one!r}; there is {_there(stages)}; a folder is written with a `/`"
+            f"{path}: no stage {one!r}; there is {_there([*stages, *(other for other in recipe.soups if other != name)])}; a folder is written with a `/`"
             for path, one in asked
-            if one not in stages and not is_outside(one)
+            if one not in stages and one not in recipe.soups and not is_outside(one)
         )
         yield from _pool_faults(recipe, name)
         for key in ("select_on", "report_on"):
@@ -98,7 +125,7 @@ def soup_faults(recipe: Recipe) -> Iterator[str]:
         yield from (f"{where}.weights: {one!r} is no ingredient; there is {', '.join(names)}" for one in soup.weights if one not in names)
         if len(set(names)) < len(names):
             yield f"{where}.ingredients: names must differ, found {', '.join(names)}"
-        known = [stages[one] for one in [*soup.ingredients, *([soup.pool.stage] if soup.pool else []), *([soup.base] if soup.base else [])] if one in stages]
+        known = [stages[one] for one in stages_under(recipe, name) if one in stages]
         models = dict.fromkeys(stage.model or next(iter(recipe.all_models()), "") for stage in known)
         built = [recipe.all_models().get(model) for model in models]
         if any(one != built[0] for one in built):  # a model that is built like another may be mixed with it
@@ -134,9 +161,10 @@ def _too_late(recipe: Recipe) -> Iterator[str]:
     names = [stage.name for stage in recipe.stages]
     for number, stage in enumerate(recipe.stages):
         for part, origin in stage.init.items():
-            soup = recipe.soups.get(origin)
-            wanted = [*soup.ingredients, *([soup.pool.stage] if soup.pool else [])] if soup else []
-            if soup and all(one in names or is_outside(one) for one in wanted) and all(one in recipe.evaluate for one in (*soup.select_on, *soup.report_on)):
+            soups = [recipe.soups[one] for one in soups_under(recipe, origin)]
+            wanted = [one for soup in soups for one in _below(soup)]
+            asked = [one for soup in soups for one in (*soup.select_on, *soup.report_on)]
+            if soups and all(one in names or one in recipe.soups or is_outside(one) for one in wanted) and all(one in recipe.evaluate for one in asked):
                 after = recipe.soup_after(origin)
                 if after >= number:
                     yield f"stages.{stage.name}.init.{part}: soup {origin} is made after stage {names[after]}, which comes no earlier"

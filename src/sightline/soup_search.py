@@ -1,6 +1,6 @@
 """Which models go into a soup: the best one, all of them, or those that improve it one after the other (Wortsman et al. 2022; POINTS, arXiv 2409.04828). Scores are asked of a callable.
 
-A score is the unweighted mean of the headline metrics of some evaluations. What is selected on must share no picture and no row with what is reported.
+A score is the unweighted mean of the headline metrics of some evaluations, each as a share of its largest value. What is selected on must share no picture and no row with what is reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 
 from sightline.errors import Problem
 from sightline.evaluate.asking import Scores
-from sightline.evaluate.metrics import Value, resamples
+from sightline.evaluate.metrics import Value, full_scale, resamples
+from sightline.evaluate.run_facts import GAIN_HEAD, TRIED_HEAD, SoupFacts, SoupGain, SoupLine
 from sightline.samples.exchange import Request
 from sightline.soup_recipe import Accept
 
@@ -37,22 +38,30 @@ class Measured:
     """Score of each request, 0..1, in their order."""
     groups: tuple[str, ...] = ()
     """Picture of each request: those of one picture stay together when they are drawn again."""
+    scale: float = 1.0
+    """Largest value of the metric: 1 for shares, 2000 for MME's perception."""
+
+    @property
+    def share(self) -> Value:
+        """Its headline metric as a share of the largest value, so that points and percents can be averaged."""
+        value = self.value
+        return Value(value=value.value / self.scale, low=value.low / self.scale, high=value.high / self.scale, n=value.n)
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {"value": self.value._asdict(), "rows": list(self.rows), "groups": list(self.groups)}
+        return {"value": self.value._asdict(), "rows": list(self.rows), "groups": list(self.groups), "scale": self.scale}
 
 
 def measured_of(record: Mapping[str, Any]) -> Measured:
     """What `Measured.record` wrote."""
-    return Measured(value=Value(**record["value"]), rows=tuple(record["rows"]), groups=tuple(record["groups"]))
+    return Measured(value=Value(**record["value"]), rows=tuple(record["rows"]), groups=tuple(record["groups"]), scale=record["scale"])
 
 
 def measured_in(scores: Scores, metric: str, requests: Iterable[Request]) -> Measured:
     """The scores of one evaluation with the pictures of its requests."""
     shown = {request.sample.id: ",".join(picture.hash for picture in request.sample.pictures) or request.sample.id for request in requests}
     groups = tuple(shown.get(row.request) or row.request for row in scores.per_request)
-    return Measured(value=scores.metrics[metric], rows=tuple(row.score for row in scores.per_request), groups=groups)
+    return Measured(value=scores.metrics[metric], rows=tuple(row.score for row in scores.per_request), groups=groups, scale=full_scale(metric))
 
 
 Scorer = Callable[[Blend], Sequence[Measured]]
@@ -60,8 +69,8 @@ Scorer = Callable[[Blend], Sequence[Measured]]
 
 
 def score_of(measured: Sequence[Measured]) -> float:
-    """Unweighted mean of headline metrics, 0..1."""
-    return math.fsum(one.value.value for one in measured) / len(measured)
+    """Unweighted mean of headline metrics as shares of their largest values, 0..1."""
+    return math.fsum(one.share.value for one in measured) / len(measured)
 
 
 def interval_of(values: Sequence[Value]) -> Value:
@@ -231,67 +240,88 @@ STAMP = "selected on what is reported: these scores are too high for new picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the closing table."""
-
-    name: str
-    models: tuple[str, ...]
-    scores: Mapping[str, Value]
-    """By evaluation; `score` is the mean of those selected on."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class SoupTable:
     """Singles and soups side by side."""
 
     name: str
     selected_on: tuple[str, ...]
     reported_on: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[SoupLine, ...]
+    """Columns are evaluations, and the mean of those selected on where there are several."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Largest value of the metric of a column, where it is no share."""
+    gains: tuple[SoupGain, ...] = ()
+    """What the soups have over the best single model and over each other on what is reported."""
     stamp: str = ""
     found: Found | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        lines = [
-            {"name": line.name, "models": list(line.models), "scores": {key: value._asdict() for key, value in line.scores.items()}} for line in self.lines
-        ]
-        head = {"name": self.name, "selected_on": list(self.selected_on), "reported_on": list(self.reported_on), "stamp": self.stamp}
-        return {**head, "lines": lines, "search": None if self.found is None else self.found.record()}
+        search = None if self.found is None else self.found.record()
+        tried = [] if self.found is None else _tried(self.found.steps)
+        facts = SoupFacts(name=self.name, selected_on=self.selected_on, stamp=self.stamp, scales=self.scales, lines=self.lines, gains=self.gains, tried=tried)
+        return {**facts.record(), "reported_on": list(self.reported_on), "tried": tried, "search": search}
 
     def markdown(self) -> str:
         """For people: percent, with 95 % intervals."""
-        columns = list(dict.fromkeys(key for line in self.lines for key in line.scores))
-        heads = [f"{key}{' (selected on)' if key in self.selected_on else ''}" for key in columns]
-        text = [f"## {self.name}", ""]
-        text += [f"**{self.stamp}**", ""] if self.stamp else []
-        text += ["| | models | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(columns)]
-        text += [f"| {line.name} | {', '.join(line.models)} | " + " | ".join(_percent(line.scores.get(key)) for key in columns) + " |" for line in self.lines]
-        if self.found is not None and self.found.steps:
-            text += ["", "| tried | score | stays | why |", "|---|---:|---|---|"]
-            text += [
-                f"| {step.ingredient}{f' in {step.path}' if step.path else ''} | {100 * step.score:.2f} | {'yes' if step.accepted else 'no'} | {step.why} |"
-                for step in self.found.steps
-            ]
+        facts = facts_of(self.record())
+        head, rows = facts.table()
+        text = [f"## {facts.name}", "", *([f"**{facts.stamp}**", ""] if facts.stamp else []), *_table(head, rows, 2)]
+        text += ["", *_table(GAIN_HEAD, facts.gain_rows(), 2)] if facts.gains else []
+        text += ["", *_table(TRIED_HEAD, facts.tried, 1)] if facts.tried else []
         return "\n".join(text) + "\n"
 
 
-def _percent(value: Value | None) -> str:
-    if value is None:
-        return "-"
-    unit = 100 if value.value <= 1 else 1  # points of a benchmark that counts them are told as they are
-    return f"{unit * value.value:.1f} ({unit * value.low:.1f}..{unit * value.high:.1f})"
+def _tried(steps: Iterable[Step]) -> list[tuple[str, str, str, str]]:
+    return [
+        (f"{step.ingredient}{f' in {step.path}' if step.path else ''}", f"{100 * step.score:.2f}", "yes" if step.accepted else "no", step.why) for step in steps
+    ]
 
 
-def table_lines(singles: Mapping[str, Mapping[str, Value]], soups: Mapping[str, tuple[tuple[str, ...], Mapping[str, Value]]]) -> tuple[Line, ...]:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> list[str]:
+    """Lines of a Markdown table whose columns from `numbers` on hold numbers, until one that holds words."""
+    sides = ["---" if column < numbers or name in ("stays", "why") else "---:" for column, name in enumerate(head)]
+    return [f"| {' | '.join(head)} |".replace("|  |", "| |"), f"|{'|'.join(sides)}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def facts_of(record: Mapping[str, Any]) -> SoupFacts:
+    """The table that `SoupTable.record` wrote, as a report shows it."""
+    lines = [
+        SoupLine(name=line["name"], models=tuple(line["models"]), scores={key: Value(**value) for key, value in line["scores"].items()})
+        for line in record["lines"]
+    ]
+    gains = [SoupGain(**gain) for gain in record["gains"]]
+    tried = [tuple(row) for row in record["tried"]]
+    head = {"name": record["name"], "selected_on": tuple(record["selected_on"]), "stamp": record["stamp"], "scales": record["scales"]}
+    return SoupFacts(**head, lines=lines, gains=gains, tried=tried)
+
+
+def gains_of(soups: Mapping[str, Mapping[str, Measured]]) -> tuple[SoupGain, ...]:
+    """Of soups by name, the best single one first: each over those before it, in every evaluation whose answers have scores of their own. Equal models gain nothing and are left out."""
+    found = []
+    for number, (name, own) in enumerate(soups.items()):
+        for over in list(soups)[:number]:
+            for evaluation, measured in own.items():
+                before = soups[over][evaluation]
+                if measured.rows and measured != before:
+                    low, high = paired_gain([before], [measured])
+                    gain = float(np.mean(measured.rows) - np.mean(before.rows))
+                    found.append(SoupGain(name=name, over=over, evaluation=evaluation, gain=gain, low=low, high=high))
+    return tuple(found)
+
+
+def table_lines(singles: Mapping[str, Mapping[str, Value]], soups: Mapping[str, tuple[tuple[str, ...], Mapping[str, Value]]]) -> tuple[SoupLine, ...]:
     """Each single, their mean (its interval is the mean of theirs, as if all erred together), then soups by name with their models. Scores: evaluation -> value."""
-    lines = [Line(name="single", models=(name,), scores=scores) for name, scores in singles.items()]
+    lines = [SoupLine(name="single", models=(name,), scores=scores) for name, scores in singles.items()]
     keys = list(next(iter(singles.values()), {}))
     if keys:
         means = {
             key: Value(*(float(np.mean([one[key][at] for one in singles.values()])) for at in range(3)), n=next(iter(singles.values()))[key].n) for key in keys
         }
         best = {key: max((one[key] for one in singles.values()), key=lambda value: value.value) for key in keys}
-        lines += [Line(name=f"single, mean of {len(singles)}", models=(), scores=means), Line(name="single, best in each column", models=(), scores=best)]
-    lines += [Line(name=name, models=models, scores=scores) for name, (models, scores) in soups.items()]
+        lines += [
+            SoupLine(name=f"single, mean of {len(singles)}", models=(), scores=means),
+            SoupLine(name="single, best in each column", models=(), scores=best),
+        ]
+    lines += [SoupLine(name=name, models=models, scores=scores) for name, (models, scores) in soups.items()]
     return tuple(lines)

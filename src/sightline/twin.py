@@ -257,14 +257,19 @@ def _training(one: PartTraining) -> PartTraining:
 
 def _made_here(recipe: Recipe, soup: str) -> bool:
     """Whether some ingredient is trained by the recipe, and the base where there is one: others are not at hand in a twin."""
-    config, stages = recipe.soups[soup], [stage.name for stage in recipe.stages]
-    return (config.pool is not None or any(one in stages for one in config.ingredients)) and (config.base is None or config.base in stages)
+    config = recipe.soups[soup]
+    return (config.pool is not None or any(_here(recipe, one) for one in config.ingredients)) and (config.base is None or _here(recipe, config.base))
+
+
+def _here(recipe: Recipe, name: str) -> bool:
+    """Whether a stage or soup of this name is in the twin."""
+    return _made_here(recipe, name) if name in recipe.soups else any(stage.name == name for stage in recipe.stages)
 
 
 def _soup(recipe: Recipe, name: str) -> SoupConfig:
     """The same soup of what the twin trains; all its data are of the same scenes, so that what is selected on is also reported."""
-    config, stages = recipe.soups[name], [stage.name for stage in recipe.stages]
-    here = tuple(one for one in config.ingredients if one in stages)
+    config = recipe.soups[name]
+    here = tuple(one for one in config.ingredients if _here(recipe, one))
     made = {*here, *(stage.name for stage in recipe.pool_of(name))}
     kept = [key for key, one in recipe.evaluate.items() if hasattr(one.benchmark, "data") and _asked_here(recipe, one)]
     asked = {key: tuple(one for one in getattr(config, key) if one in kept) for key in ("select_on", "report_on")}

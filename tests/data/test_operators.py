@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sightline.data.operators import OPERATOR, Count, Decision, Judged, Outcome, Take, apply
 from sightline.errors import Refused
 from sightline.samples.exchange import Answer, Request
-from sightline.samples.sample import Origin, Sample
+from sightline.samples.sample import Origin, Picture, Sample, Text, Turn
 
 
 def rows(count: int, splits: Sequence[str] = ("train",)) -> list[Sample]:
@@ -133,6 +133,25 @@ def test_take(take: Take, kept: Sequence[int], wrap: Any) -> None:
     rules = {rule for sample, verdict, rule in out if verdict != "kept" and take.split and sample.attributes["split"] not in take.split}
     assert rules <= {"take/split"}
     assert {rule for sample, verdict, rule in out if verdict != "kept" and not (take.split and sample.attributes["split"] not in take.split)} <= {"take/beyond"}
+
+
+def test_folds_part_a_set_by_its_pictures() -> None:
+    samples = [
+        replace(sample, pictures=(Picture(hash=f"hash{number // 2}", width=1, height=1, data=b""),), attributes={"split": ("train", "val")[number % 2]})
+        for number, sample in enumerate(rows(400))
+    ]
+    folds = [{sample.id for sample, verdict, _ in apply([Take(folds=4, fold=(fold,))], samples, seed=0) if verdict == "kept"} for fold in range(4)]
+    assert sum(map(len, folds)) == len(set[str]().union(*folds)) == 400 and all(70 < len(fold) < 130 for fold in folds)
+    assert all((f"r{number}" in fold) == (f"r{number + 1}" in fold) for fold in folds for number in range(0, 400, 2))  # two rows of a picture stay together
+    later = list(apply([Take(split=("val",), folds=4, fold=(1, 2), first=5)], samples[::-1], seed=9))
+    assert {sample.id for sample, verdict, _ in later if verdict == "kept"} <= folds[1] | folds[2]
+    assert {rule for _, verdict, rule in later if verdict != "kept"} == {"take/split", "take/fold", "take/beyond"}
+    said = [replace(row, turns=(Turn(role="user", items=(Text(text=row.id),)),)) for row in rows(100)]
+    first, again = ([row.id for row, verdict, _ in apply([Take(folds=2, fold=(0,))], some, seed=0) if verdict == "kept"] for some in (said, said[::-1]))
+    assert first == again[::-1] and 30 < len(first) < 70
+    for wrong in ({"folds": 3}, {"fold": [0]}, {"folds": 3, "fold": [3]}):
+        with pytest.raises(ValidationError, match="belong together"):
+            OPERATOR.parse({"kind": "take", **wrong})
 
 
 def test_take_counts_what_reaches_it() -> None:

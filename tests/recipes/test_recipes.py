@@ -15,9 +15,11 @@ from sightline.plan import plan
 from sightline.recipe import load
 from sightline.run import run
 
-NAMES = ["quickstart", "rsicd-from-scratch"]
-SLICES = {"rsicd": ("rsicd", 24)}
-"""Last part of a path in a recipe -> folder of the real data sets that fills it, and how many pictures of it are taken."""
+NAMES = ["quickstart", "rsicd-from-scratch", "soup-scenes", "soup-rsicd"]
+SLICES = {"rsicd": "rsicd"}
+"""Last part of a path in a recipe -> folder of the real data sets that fills it."""
+TAKEN = {"rsicd-from-scratch": 24, "soup-rsicd": 72}
+"""Pictures that are taken of it: those that are dealt into sets must fill each of them."""
 
 
 def tiny(name: str, shared_data: Path, folder: Path) -> list[str]:
@@ -29,7 +31,7 @@ def tiny(name: str, shared_data: Path, folder: Path) -> list[str]:
             overrides.append(f"data.{data}.make.{config.make.kind}.count=10")  # pyright: ignore[reportAttributeAccessIssue]
         for number, read in enumerate(config.read):
             if read.path is not None:
-                source, count = SLICES[Path(read.path).name]
+                source, count = SLICES[Path(read.path).name], TAKEN[name]
                 written = recipe_source.load(name, type(recipe)).tree["data"][data]["read"]
                 key = f"data.{data}.read.{number}" if isinstance(written, list) else f"data.{data}.read"
                 overrides.append(f"{key}.path={slice_of(shared_data / source, folder / source, count)}")
@@ -74,7 +76,9 @@ def test_it_runs_through_every_stage(name: str, shared_data: Path, tmp_path: Pat
     torch.set_num_threads(threads)
     recipe = load(name).recipe
     stages = [stage.name for stage in recipe.stages]
-    assert [node.name for node in result.nodes if node.name.startswith("stages/")] == [f"stages/{stage}" for stage in stages]
+    pool = [stage.name for soup in recipe.soups for stage in recipe.pool_of(soup)]
+    assert [node.name for node in result.nodes if node.name.startswith("stages/")] == [f"stages/{stage}" for stage in (*stages, *pool)]
+    assert [node.name for node in result.nodes if node.name.startswith("soups/")] == [f"soups/{soup}" for soup in recipe.soups]
     assert {node.state for node in result.nodes} == {"done"}
     for node in result.nodes:
         if node.name.startswith("stages/"):
@@ -84,5 +88,12 @@ def test_it_runs_through_every_stage(name: str, shared_data: Path, tmp_path: Pat
         answers = (result.out / "evaluate" / name / "answers.jsonl").read_text(encoding="utf-8").split("\n")
         assert len(answers) > 1
     report = json.loads((result.out / "report.json").read_text(encoding="utf-8"))
-    assert [stage["name"] for stage in report["stages"]] == stages
+    assert [stage["name"] for stage in report["stages"]] == [*stages, *pool]
     assert all(stage["steps"] == 2 for stage in report["stages"])
+    assert report["soups"].keys() == recipe.soups.keys()
+    for soup in report["soups"].values():
+        singles = [line["models"][0] for line in soup["lines"] if line["name"] == "single"]
+        assert singles == ["instruct", *pool] and len(pool) == 4
+        others = [line["name"] for line in soup["lines"] if line["name"] != "single"]
+        assert others == ["single, mean of 5", "single, best in each column", "maximum", "average", "greedy"]
+        assert all(line["scores"].keys() == {"dev", "test"} for line in soup["lines"]) and soup["stamp"] == ""

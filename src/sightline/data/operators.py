@@ -9,14 +9,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config, Family
+from sightline.lineage import sha256_json
 from sightline.samples.exchange import Answer, Answerer, Request
 from sightline.samples.sample import Sample
 
@@ -281,25 +282,41 @@ def apply(operators: Sequence[Operator | Learns], samples: Iterable[Sample | Jud
 
 @OPERATOR.add
 class Take(Config):
-    """Keeps part of a set: some splits, and of these the first or last rows."""
+    """Keeps part of a set: some splits, of these some folds, and of these the first or last rows."""
 
     kind: Literal["take"] = "take"
     split: tuple[str, ...] = Field(default=(), strict=False)
     """Splits to keep; empty = all."""
+    folds: int | None = Field(default=None, ge=2)
+    """Deal the rows into so many folds of about one size by the content of their first picture (without one: of their texts), so that a picture is in the same fold of every set."""
+    fold: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
+    """Folds to keep, from 0; needs `folds`."""
     first: int | None = Field(default=None, ge=1)
     """Keep this many rows from the beginning."""
     last: int | None = Field(default=None, ge=1)
     """Keep this many rows from the end (of those that `first` left)."""
 
     def each(self, sample: Sample, rng: np.random.Generator, answers: Sequence[Answer]) -> Outcome:
-        """The sample as it is: `decide` judges."""
-        return Outcome(samples=(sample,))
+        """The sample as it is, with its fold as a column: `decide` judges."""
+        if self.folds is None:
+            return Outcome(samples=(sample,))
+        content = sample.pictures[0].hash if sample.pictures else sha256_json([sample.text(number) for number in range(len(sample.turns))])
+        return Outcome(samples=(sample,), columns={"fold": int(sha256_json(content), 16) % self.folds})
 
     def decide(self, index: pa.Table) -> list[Decision]:
-        """Quarantines other splits under `take/split`, rows beyond the number under `take/beyond`."""
+        """Quarantines other splits under `take/split`, other folds under `take/fold`, rows beyond the number under `take/beyond`."""
         splits = index.column("split").to_pylist()
-        chosen = [row for row, split in enumerate(splits) if not self.split or split in self.split]
-        within = chosen[: self.first]
-        within = within[-self.last :] if self.last else within
-        kept, of_split = set(within), set(chosen)
-        return [Decision() if row in kept else Decision("quarantined", "take/beyond" if row in of_split else "take/split") for row in range(len(splits))]
+        folds = index.column("fold").to_pylist() if self.folds is not None else [None] * len(splits)
+        rules = [
+            "take/split" if self.split and split not in self.split else "take/fold" if self.fold and fold not in self.fold else ""
+            for split, fold in zip(splits, folds)
+        ]
+        within = [row for row, rule in enumerate(rules) if not rule][: self.first]
+        kept = set(within[-self.last :] if self.last else within)
+        return [Decision() if row in kept else Decision("quarantined", rule or "take/beyond") for row, rule in enumerate(rules)]
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> Take:
+        if bool(self.fold) != (self.folds is not None) or any(number >= (self.folds or 0) for number in self.fold):
+            raise ValueError(f"`folds` and `fold` belong together, and folds are numbered from 0: found folds {self.folds}, fold {list(self.fold)}")
+        return self

@@ -33,6 +33,17 @@ class Value(NamedTuple):
     n: int
 
 
+_FULL_SCALE = {"cider": 10.0, "perception score": 2000.0, "cognition score": 800.0}
+"""Metrics that are no share: the largest value they can have. They are printed as they are, shares as percentages."""
+_POINTS = 200.0
+"""Full scale of any other metric whose name ends in ` score`: points of a subtask."""
+
+
+def full_scale(name: str) -> float:
+    """The largest value of a metric; 1 for shares."""
+    return _FULL_SCALE.get(name, _POINTS if name.endswith(" score") else 1.0)
+
+
 def tokenize(caption: str) -> list[str]:
     """Words in lower case without punctuation; English contractions are split as in the Penn Treebank, Chinese and kana stand character by character."""
     text = unicodedata.normalize("NFKC", caption).replace("\u2019", "'").lower()

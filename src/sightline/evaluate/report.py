@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from sightline.evaluate.asking import Judged, Scores
-from sightline.evaluate.metrics import Value
-from sightline.evaluate.run_facts import Example, Report, Row, ScoreTable, Standing
+from sightline.evaluate.metrics import Value, full_scale
+from sightline.evaluate.run_facts import GAIN_HEAD, TRIED_HEAD, Example, Report, Row, ScoreTable, SoupFacts, Standing
 from sightline.lineage import write_json
 from sightline.page import Html, Page, bar, chart, columns, escape, listing, paragraph, picture, span, swatch, table, tiles
 from sightline.progress import duration
@@ -24,10 +24,6 @@ from sightline.samples.sample import Picture
 
 _STYLES: Mapping[Standing, str] = {"above": "good", "unclear": "fair", "not above": "bad", "alone": "small"}
 _WORDS: Mapping[Standing, str] = {"above": "above all", "unclear": "unclear", "not above": "not above", "alone": "no control"}
-_FULL_SCALE = {"cider": 10.0, "perception score": 2000.0, "cognition score": 800.0}
-"""Metrics that are no share: the largest value they can have. They are printed as they are, shares as percentages."""
-_POINTS = 200.0
-"""Full scale of any other metric whose name ends in ` score`: points of a subtask."""
 _MEDIA = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _LARGEST = 120_000
 """Bytes of a picture that goes into the page as it is; a larger one is shown smaller."""
@@ -85,13 +81,8 @@ def _media(data: bytes) -> str:
     return next((media for start, media in _MEDIA.items() if data.startswith(start)), webp)
 
 
-def _full_scale(name: str) -> float:
-    """The largest value of a metric; 1 for shares."""
-    return _FULL_SCALE.get(name, _POINTS if name.endswith(" score") else 1.0)
-
-
 def _number(name: str, value: float) -> str:
-    return f"{value:.2f}" if _full_scale(name) != 1 else f"{100 * value:.1f}"
+    return f"{value:.2f}" if full_scale(name) != 1 else f"{100 * value:.1f}"
 
 
 def _interval(name: str, value: Value) -> str:
@@ -127,7 +118,7 @@ def _failures(each: ScoreTable) -> Html:
         for row in rows
         if row.standing in doubt
     ]
-    if shares := [row for row in rows if _full_scale(row.name) == 1]:
+    if shares := [row for row in rows if full_scale(row.name) == 1]:
         low = min(shares, key=lambda row: row.value.value)
         lines.append(Html(f"lowest: {named(low)} ({_interval(low.name, low.value)}), {escape(_against(low))}"))
     wrong = Counter((row.kind, row.expected[0], row.given) for row in each.scores.per_request if row.score == 0)
@@ -142,7 +133,7 @@ def _score_table(each: ScoreTable) -> Html:
     head = ["", "standing", "model and controls", "model", "95 % interval", *(swatch(i, name) for i, name in enumerate(names, 1)), "n"]
     body: list[list[object]] = []
     for row in each.rows():
-        scale = _full_scale(row.name)
+        scale = full_scale(row.name)
         marks = [(name, row.controls[name].value / scale if name in row.controls else None) for name in names]
         drawn = bar(row.value.value / scale, row.value.low / scale, row.value.high / scale, marks, f"{row.name} {_number(row.name, row.value.value)}")
         controls = [_number(row.name, row.controls[name].value) if name in row.controls else "" for name in names]
@@ -157,7 +148,7 @@ def _headlines(report: Report) -> Html:
     for each in report.tables:
         for row in each.rows():
             if row.name in each.headline:
-                unit = "" if _full_scale(row.name) != 1 else " %"
+                unit = "" if full_scale(row.name) != 1 else " %"
                 beside = Html(f"{_interval(row.name, row.value)}<br>{escape(_against(row))}")
                 rows.append(
                     (f"{each.name}: {row.name}" if several else row.name, span(_number(row.name, row.value.value) + unit, _STYLES[row.standing]), beside)
@@ -179,6 +170,22 @@ def _card(example: Example) -> str:
     return f"{seen}{ask}<p>{given}</p><p>{span('expected:', 'small')} {escape(wanted)}</p>{paragraph(f'{row.kind}, score {row.score:.2f}{sure}', 'small')}"
 
 
+def _soup(page: Page, soup: SoupFacts) -> None:
+    """Singles and soups, what they gain over each other, and what was tried on the way."""
+    head, rows = soup.table()
+    blocks = [paragraph(soup.stamp, "verdict")] if soup.stamp else []
+    blocks.append(table(head, rows, numeric=range(2, len(head))))
+    if soup.gains:
+        blocks.append(table(GAIN_HEAD, soup.gain_rows(), numeric=(2,)))
+    if soup.tried:
+        blocks.append(table(TRIED_HEAD, soup.tried, numeric=(1,)))
+    page.section(
+        f"Soup: {soup.name}",
+        *blocks,
+        note="Single models and means of their weights, in percent with 95 % intervals; the order was found on what is selected on, all else chose nothing.",
+    )
+
+
 def _training(page: Page, report: Report) -> None:
     if report.stages:
         rows = [(stage.name, stage.objective, stage.steps, duration(stage.seconds), stage.note) for stage in report.stages]
@@ -197,6 +204,8 @@ def draw(report: Report) -> Page:
     page.add(_verdict(report), _headlines(report), paragraph(", ".join(filter(None, (report.created, report.machine))), "small"))
     for each in report.tables:
         page.section(each.name, _failures(each), _score_table(each), _READING, note=each.note)
+    for soup in report.soups:
+        _soup(page, soup)
     if report.gates:
         rows = [
             (gate.name, f"{100 * gate.value:.1f}", f"{100 * gate.wanted:.1f}", span(*(("passed", "good") if gate.passed else ("failed", "bad"))), gate.meaning)

@@ -94,6 +94,73 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoupLine:
+    """One line of a soup's table: a single model, a mean of lines, or a soup."""
+
+    name: str
+    models: tuple[str, ...]
+    scores: Mapping[str, Value]
+    """By column: an evaluation, or the mean of those selected on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupGain:
+    """What one line of a soup's table has over another, in one evaluation that was not selected on."""
+
+    name: str
+    over: str
+    evaluation: str
+    gain: float
+    """Mean difference of the scores per answer, -1..1."""
+    low: float
+    high: float
+    """Ends of its paired 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupFacts:
+    """Single models and soups side by side, and how the soup was found."""
+
+    name: str
+    selected_on: tuple[str, ...] = ()
+    stamp: str = ""
+    """What is wrong with the choice; empty: nothing."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Largest value of the metric by column, where it is no share: it is told in points."""
+    lines: Sequence[SoupLine] = ()
+    gains: Sequence[SoupGain] = ()
+    tried: Sequence[tuple[str, str, str, str]] = ()
+    """(ingredient, score, whether it stays, why) of each that was tried."""
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows: percent or points, with 95 % intervals; what is selected on is said."""
+        columns = list(dict.fromkeys(key for line in self.lines for key in line.scores))
+        head = ["", "models", *(f"{key}{' (selected on)' if key in self.selected_on else ''}" for key in columns)]
+        rows = [[line.name, ", ".join(line.models), *(self._cell(key, line.scores.get(key)) for key in columns)] for line in self.lines]
+        return head, rows
+
+    def _cell(self, column: str, value: Value | None) -> str:
+        unit = 1 if column in self.scales else 100
+        return "-" if value is None else f"{unit * value.value:.1f} ({unit * value.low:.1f}..{unit * value.high:.1f})"
+
+    def gain_rows(self) -> list[list[str]]:
+        """Rows of the table of gains, in percent of a full score per answer."""
+        return [[f"{one.name} over {one.over}", one.evaluation, f"{100 * one.gain:+.1f} ({100 * one.low:+.1f}..{100 * one.high:+.1f})"] for one in self.gains]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        lines = [
+            {"name": line.name, "models": list(line.models), "scores": {key: value._asdict() for key, value in line.scores.items()}} for line in self.lines
+        ]
+        gains = [vars(one).copy() for one in self.gains]
+        return {"name": self.name, "selected_on": list(self.selected_on), "stamp": self.stamp, "scales": dict(self.scales), "lines": lines, "gains": gains}
+
+
+GAIN_HEAD = ("gain per answer", "evaluation", "paired 95 %")
+TRIED_HEAD = ("tried", "score", "stays", "why")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One answer, to be looked at."""
 
@@ -116,6 +183,7 @@ class Report:
     stages: Sequence[StageFacts] = ()
     tables: Sequence[ScoreTable] = ()
     gates: Sequence[Gate] = ()
+    soups: Sequence[SoupFacts] = ()
     worst: Sequence[Example] = ()
     best: Sequence[Example] = ()
     problems: Sequence[Problem] = ()
@@ -135,6 +203,7 @@ class Report:
             "seconds": dict(self.seconds),
             "benchmarks": {each.name: _table_record(each) for each in self.tables},
             "gates": [{"name": gate.name, "value": gate.value, "wanted": gate.wanted, "passed": gate.passed} for gate in self.gates],
+            "soups": {soup.name: soup.record() for soup in self.soups},
             "stages": [{**vars(stage), "losses": {term: [list(point) for point in curve] for term, curve in stage.losses.items()}} for stage in self.stages],
             "parameters": [{**vars(part), "trained": dict(part.trained)} for part in self.parameters],
             "worst": [_example_record(example) for example in self.worst],

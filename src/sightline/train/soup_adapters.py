@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -43,7 +44,9 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_adapter(folder: Path, slots: Mapping[str, Slot]) -> Adapter:
-    """The adapters of a folder, to be merged onto a model with these tensors. Refused where one does not fit, or also scales rows (DoRA)."""
+    """The adapters of a folder, to be merged onto a model with these tensors. Refused where one does not fit, or is more than W + scale * BA of the base's own weights: rows that are scaled (DoRA), weights
+    that were rounded beneath it, alphas of single layers, whose patterns speak of blocks that the folder does not name.
+    """
     factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     problems: list[Problem] = []
     for file in sorted(folder.glob("*.safetensors")):
@@ -54,9 +57,9 @@ def read_adapter(folder: Path, slots: Mapping[str, Slot]) -> Adapter:
             raise Refused(
                 Problem(code="model/broken-weights", place=str(file), found=str(error), allowed="a whole safetensors file", fix="copy it again")
             ) from None
-        if said.get("dora") or any(".lora_magnitude_vector" in name for name in tensors):
+        if more := _more_than_factors(said, tensors):
             allowed, fix = "plain low-rank adapters", "give the model folder that the stage left: its weights have the adapter merged"
-            problems.append(Problem(code="train/adapter-dora", place=str(file), found="magnitudes of rows (DoRA)", allowed=allowed, fix=fix))
+            problems += [Problem(code=f"train/adapter-{code}", place=str(file), found=found, allowed=allowed, fix=fix) for code, found in more.items()]
             continue
         for name, right in tensors.items():
             if not name.endswith(".lora_A.weight"):
@@ -70,8 +73,21 @@ def read_adapter(folder: Path, slots: Mapping[str, Slot]) -> Adapter:
                     Problem(code="train/adapter-misfit", place=f"{file}:{layer}", found=found, allowed=there, fix="name the base it was trained on")
                 )
                 continue
-            scale = np.float32(float(said["alpha"]) / float(said["rank"]))
+            rank = right.shape[0]  # a layer may have another one than the part
+            scale = np.float32(float(said["alpha"]) / (rank**0.5 if said.get("rank_stabilized") else rank))
             factors[weight] = (left.astype(np.float32) * scale, right.astype(np.float32))
     if problems:
         raise Refused(problems)
     return Adapter(factors=factors, id=sha256_tree(folder))
+
+
+def _more_than_factors(said: Mapping[str, Any], tensors: Iterable[str]) -> dict[str, str]:
+    """What keeps an adapter from being merged onto a base by its factors alone: code -> what was found."""
+    found = {}
+    if said.get("dora") or any(".lora_magnitude_vector" in name for name in tensors):
+        found["dora"] = "magnitudes of rows (DoRA)"
+    if said.get("quantize"):
+        found["rounded"] = f"an adapter of weights that were rounded as {said['quantize']}"
+    if said.get("alphas"):
+        found["alphas"] = f"alphas of single layers: {', '.join(said['alphas'])}"
+    return found
