@@ -24,13 +24,15 @@ from sightline.evaluate.benchmark_kinds.grounding import RotatedMap
 from sightline.evaluate.benchmarks import Questions
 from sightline.evaluate.failures.evidence import TextScores
 from sightline.failure_asking import text_before_and_after
-from sightline.failure_report import ask_probes, ask_store, asked_of, gather, read_answers, report, score_text
-from sightline.failure_review import KEY, PAGE, Verdict, chosen, read_verdicts, summary, write_corrections, write_review
+from sightline.failure_page import markdown
+from sightline.failure_report import ask_probes, ask_store, asked_of, gather, name_of, named_apart, read_answers, report, score_text
+from sightline.failure_review import KEY, PAGE, Verdict, chosen, questions_of, read_verdicts, summary, write_corrections, write_review
 from sightline.lineage import write_json
 from sightline.samples.codec_kinds.rotated_codecs import XyhwtCodec
 from sightline.samples.exchange import Answer, Request
 from sightline.samples.sample import Origin, Region, Regions, RotatedBox, Sample, Text, Turn
 from sightline.samples.store import Store
+from sightline.training_rows import TrainingRows
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 Says = Callable[[str, str], str]
@@ -141,6 +143,7 @@ def test_the_verb_writes_a_page_and_tells_codes(laid: Path, tmp_path: Path, caps
         (["--failures", "--watch"], "--watch beside"),
         (["--failures", "--data", "x"], "without --ask"),
         (["--corrections", "x"], "--corrections without --verdicts"),
+        (["--verdicts", "x", "--rows", "y"], "--rows without --corrections"),
         (["--failures", "--review", "0"], "--review 0"),
         (["--failures", "--set", "repetition.mots=0.1"], "repetition.most"),
         (["--failures", "--set", "repetition.most=2"], "less than or equal to 1"),
@@ -215,7 +218,12 @@ def test_verdicts_come_to_shares_and_to_rows_that_correct(laid: Path, tmp_path: 
     capsys.readouterr()
     assert main(["report", str(run), "--verdicts", str(file), "--corrections", str(tmp_path / "store"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["corrections"] == 3 and said["runs"]["run"]["good"]["value"] == 0.25 and said["runs"]["run"]["invents"]["value"] == 0.75
+    assert said["corrections"] == 3 and sum(each["good"]["n"] for each in said["runs"]["run"].values()) == 4
+    drawn = [one["drawn"] for one in list(key["items"].values())[:4]]
+    assert (
+        said["runs"]["run"][drawn[0]]["good"]["value"] == 1 / drawn.count(drawn[0])
+        and sorted(one["drawn"] for one in key["items"].values()).count("random") == 3
+    )
     rows = list(Store.open(tmp_path / "store"))
     assert rows[0].text(-1) == "a small pond" and rows[0].origin.maker == "human" and rows[0].pictures
     cases = {f"{case.evaluation}/{case.name}": case for case in gather(run)[0].cases}
@@ -223,25 +231,51 @@ def test_verdicts_come_to_shares_and_to_rows_that_correct(laid: Path, tmp_path: 
         assert row.text(-1) == cases[row.id].right[0] and row.text(-2) == cases[row.id].question and row.origin.parents == (cases[row.id].name,)
     assert main(["report", str(run), "--verdicts", str(file)]) == 0
     assert "graded" in capsys.readouterr().out
+    words = ["report", str(run), "--verdicts", str(file), "--corrections", str(tmp_path / "again"), "--rows", str(tmp_path / "rows")]
+    assert main(words) == 0 and "format: openai-messages" in capsys.readouterr().out
+    read_and_apply([(READER.parse({"kind": "openai-messages"}), tmp_path / "rows")], None, [], tmp_path / "read", on_problem="refuse", seed=0, config="")
+    trained = [[row.text(turn) for turn in (-2, -1)] for row in Store.open(tmp_path / "read")]
+    assert trained == [[row.text(turn) for turn in (-2, -1)] for row in rows], "a recipe reads the rows as they were corrected"
+    assert main([*words, "--layout", "dotta"]) == 2 and "dota" in capsys.readouterr().err
 
 
 def test_a_correction_keeps_the_boxes_of_the_right_answer(tmp_path: Path, laid: Path) -> None:
     case = gather(evaluated(laid, tmp_path / "run", right, never))[0].cases[0]
     regions = Regions(regions=(Region(label="pond", shape=RotatedBox(cx=10, cy=10, w=8, h=4, theta=5)),), label="pond")
     grounded = replace(case, right=(), reply=Turn(role="assistant", items=(regions,)))
-    verdict = Verdict(run="run", evaluation=case.evaluation, request=case.name, good=False, faults=("box-off",))
-    store, without = write_corrections(tmp_path / "store", [verdict], [grounded])
+    verdict = Verdict(run="run", evaluation=case.evaluation, request=case.name, good=False, drawn="random", faults=("box-off",))
+    write_review(tmp_path / "known", [(grounded, "random")], {}, "run", seed=0)
+    store, without = write_corrections(tmp_path / "store", [verdict], questions_of(tmp_path / "known"))
     assert store[0].turns[-1].items == (regions,) and without == []
+    write_review(tmp_path / "unknown", [(replace(grounded, reply=None), "random")], {}, "run", seed=0)
     with pytest.raises(Refused, match="none with a right answer"):
-        write_corrections(tmp_path / "other", [verdict], [replace(grounded, reply=None)])
-    assert summary([verdict])["run"]["box-off"].value == 1
+        write_corrections(tmp_path / "other", [verdict], questions_of(tmp_path / "unknown"))
+    store, _ = write_corrections(tmp_path / "told", [replace(verdict, text="no pond")], questions_of(tmp_path / "unknown"))
+    assert store[0].text(-1) == "no pond" and store[0].turns[-2] == case.asked.turns[-1]
+    with pytest.raises(Refused, match="review/no-question"):
+        write_corrections(tmp_path / "strange", [replace(verdict, request="another")], questions_of(tmp_path / "known"))
+    assert summary([verdict])["run"]["random"]["box-off"].value == 1
 
 
 def test_strange_verdicts_are_refused_together(tmp_path: Path) -> None:
-    write_json(tmp_path / KEY, {"review": "r", "items": {"a": {"run": "x", "evaluation": "e", "request": "q"}}})
+    write_json(tmp_path / KEY, {"review": "r", "items": {"a": {"run": "x", "evaluation": "e", "request": "q", "drawn": "worst"}}})
     file = tmp_path / "verdicts.json"
     write_json(
-        file, {"review": "s", "verdicts": [{"item": "b", "grades": ["good"]}, {"item": "a", "grades": ["good", "invents"]}, {"item": "a", "grades": []}, 3]}
+        file,
+        {
+            "review": "s",
+            "verdicts": [
+                {"item": "b", "grades": ["good"]},
+                {"item": "a", "grades": ["good", "invents"]},
+                {"item": "a", "grades": []},
+                3,
+                {"item": ["a"], "grades": ["good"]},
+                {"item": "a", "grades": [["good"]]},
+                {"item": "a", "grades": ["good"], "text": 3},
+                {"item": "a", "grades": ["good"]},
+                {"item": "a", "grades": ["invents"]},
+            ],
+        },
     )
     with pytest.raises(Refused) as caught:
         read_verdicts(tmp_path, file)
@@ -250,6 +284,10 @@ def test_strange_verdicts_are_refused_together(tmp_path: Path) -> None:
         "review/strange-item",
         "review/strange-grade",
         "review/strange-grade",
+        "review/strange-item",
+        "review/strange-item",
+        "review/strange-grade",
+        "review/strange-text",
         "review/strange-item",
     ]
     file.write_text("[]")
@@ -314,3 +352,35 @@ def test_text_of_a_run_without_two_language_stages_is_refused(laid: Path, tmp_pa
     write_json(run / "graph.json", [])
     with pytest.raises(Refused, match="usage/no-text"):
         text_before_and_after(run, Path("notes"), answers=tmp_path / "answers.jsonl")
+
+
+# what is left out, and what names say
+
+
+def test_what_was_not_looked_at_is_counted_and_listed(laid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = evaluated(laid, tmp_path / "run", lambda question, answer: "yes" if answer in ("yes", "no") else answer, never)
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text + "  later: {benchmark: {questions: {data: test-questions}}, controls: false}\n")
+    file = run / "evaluate" / "questions" / "answers.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    evidence, rows = gather(run)
+    few = TrainingRows(rows.stores, most=10 * len(rows.stores))
+    assert few.cut and all(0 < few.cut[name] < len(rows.stores[name]) for name in few.cut) and not rows.cut
+    made = report(run, evidence, few)
+    assert any(line.startswith("evaluation later: it has no scores") for line in made.left_out)
+    assert any(line.startswith("evaluation questions: how 1 of ") for line in made.left_out)
+    assert any("were not looked through" in line for line in made.left_out)
+    assert list(made.left_out) == made.record()["left_out"] and all(line.split(":")[0] in markdown(made) for line in made.left_out)
+
+
+def test_markdown_reads_no_mark_of_the_data() -> None:
+    from sightline.failure_page import _cell
+
+    assert _cell("a|b <b> `c` *d* [e](f) \\ g_h\ni") == r"a\|b \<b\> \`c\` \*d\* \[e\](f) \\ g\_h i"
+
+
+def test_rows_of_one_id_and_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    samples = [Sample(id="1", origin=Origin(source=source)) for source in ("a", "b")]
+    assert [one.id for one in named_apart([*samples, replace(samples[0], id="2")])] == ["a:1", "b:1", "2"]
+    assert name_of(tmp_path / "run") == "run" and name_of(tmp_path / "x" / "run", tmp_path / "y" / "run") == "x/run"
+    assert name_of(tmp_path / "x", tmp_path / "y") == "x"

@@ -114,6 +114,17 @@ def test_the_report_is_whole_and_needs_no_network(finished: tuple[RunResult, Pat
     assert "Worst answers" in page
 
 
+def test_what_answering_took_is_counted_in_the_events_and_on_the_page(finished: tuple[RunResult, Path]) -> None:
+    out = finished[1]
+    [event] = [event for event in map(json.loads, (out / "events.jsonl").read_text().splitlines()) if event["event"] == "answered"]
+    assert event["evaluation"] == "questions" and set(event["requests"]) == {"model", "shuffled pictures", "no picture"}
+    assert sum(event["requests"].values()) == event["questions"] + event["known"] > 0
+    assert event["shared"] + sum(event["alone"].values()) == event["questions"] and 0 < event["computed_tokens"] <= event["prompt_tokens"]
+    page = (out / "report.html").read_text()
+    assert f"{event['questions']:,} questions were put to the model; {event['shared']:,} shared the beginning of their prompt" in page
+    assert f"{event['known']:,} of them were answered before, or are the same as another" in page
+
+
 def test_a_second_run_does_nothing_and_changes_no_byte(copied: Path) -> None:
     before = artifacts(copied)
     result = run(TINY, copied)

@@ -8,6 +8,7 @@ Nothing is asked of a model unless `ask` says so: answers and annotations are en
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -68,6 +69,8 @@ class FailureReport:
     near: Mapping[tuple[str, str], tuple[Near, ...]] = field(default_factory=dict)
     """By evaluation and name of a shown question: the training rows most like it."""
     comparison: Comparison | None = None
+    left_out: tuple[str, ...] = ()
+    """What could have been looked at and was not, a line each."""
 
     def found(self) -> list[Failure]:
         """Failures that were found, the farthest above its limit first."""
@@ -82,6 +85,8 @@ class FailureReport:
         return {
             "run": self.name,
             "answers": len(self.evidence.cases),
+            "refused": len(self.evidence.cases) - len(self.evidence.written),
+            "left_out": list(self.left_out),
             "found": [one.code for one in self.found()],
             "failures": [one.record() for one in self.failures],
             "nearest_training_rows": near,
@@ -92,7 +97,7 @@ class FailureReport:
 def asked_of(samples: Iterable[Sample], max_tokens: int = 128) -> list[Asked]:
     """Every pair of user and assistant as a question by itself, named `SAMPLE#PAIR`; of dependent turns the first pair only. Unlike a benchmark's, the answer may hold regions."""
     found: list[Asked] = []
-    for sample in samples:
+    for sample in named_apart(samples):
         lead = sample.turns[:1] if sample.turns and sample.turns[0].role == "system" else ()
         body = sample.turns[len(lead) :]
         pairs = list(zip(body[::2], body[1::2]))
@@ -103,6 +108,15 @@ def asked_of(samples: Iterable[Sample], max_tokens: int = 128) -> list[Asked]:
             plain = tuple(_plain(items) for items in (reply.items, *reply.alternatives))
             right = tuple(text for text in plain if text is not None)
             found.append(Asked(request=Request(sample=made, decoding=Decoding(max_tokens=max_tokens)), kind=kind, right=right, reply=reply, source=sample))
+    return found
+
+
+def named_apart(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples whose names differ: where sources share an id, it stands behind its source, and behind its picture where that is not enough."""
+    found = list(samples)
+    for prefix in (lambda sample: sample.origin.source, lambda sample: sample.pictures[0].hash[:12] if sample.pictures else ""):
+        counts = Counter(sample.id for sample in found)
+        found = [replace(sample, id=f"{prefix(sample)}:{sample.id}") if counts[sample.id] > 1 else sample for sample in found]
     return found
 
 
@@ -147,20 +161,28 @@ def gather(run: Path, domains: Mapping[str, str] | None = None, labels: Path | N
         allowed = ", ".join(recipe.evaluate) or "none"
         raise Refused(Problem(code="usage/no-evaluation", place=str(run), found=", ".join(strange), allowed=allowed, fix="name an evaluation of the recipe"))
     done = [name for name in recipe.evaluate if (run / "evaluate" / name / "scores.json").is_file()]
-    cases = tuple(case for name in done for case in _cases_of(run, recipe, name))
+    left = [f"evaluation {name}: it has no scores yet" for name in recipe.evaluate if name not in done]
+    cases: list[Case] = []
+    for name in done:
+        own, without = _cases_of(run, recipe, name)
+        cases += own
+        left += (
+            [f"evaluation {name}: how {without:,} of {len(own):,} answers ended, and their likelihoods, which answers.jsonl does not hold"] if without else []
+        )
     names = [name for stage in recipe.stages for name in stage.data]
     rows = TrainingRows(stores_of(run, names))
     return Evidence(
-        cases=cases,
+        cases=tuple(cases),
         table=LabelTable.load(labels),
         domains=domains or {},
         seen_sources=rows.sources if rows.stores else None,
         seen_kinds=rows.kinds if rows.stores else None,
+        left_out=tuple(left),
     ), rows
 
 
-def _cases_of(run: Path, recipe: Recipe, name: str) -> list[Case]:
-    """The cases of one evaluation, from its scores; the answers themselves add how they ended, their likelihoods and their regions."""
+def _cases_of(run: Path, recipe: Recipe, name: str) -> tuple[list[Case], int]:
+    """The cases of one evaluation, from its scores; the answers themselves add how they ended, their likelihoods and their regions. Second: cases whose answer itself is not known."""
     folder, config = run / "evaluate" / name, recipe.evaluate[name]
     data = getattr(config.benchmark, "data", None)
     store = Store.open(run / "data" / data) if data is not None else None
@@ -191,7 +213,7 @@ def _cases_of(run: Path, recipe: Recipe, name: str) -> list[Case]:
                 shuffled_score=control["score"] if control is not None and sample.pictures else None,
             )
         )
-    return cases
+    return cases, sum((row["request"], row["given"]) not in told for row in scores["model"]["per_request"])
 
 
 def _reply(source: Sample | None, pair: str) -> Turn | None:
@@ -251,7 +273,7 @@ def ask_store(store: Store, answerer: Answerer, seed: int, max_tokens: int = 128
 
 def ask_probes(evidence: Evidence, sources: Sequence[Sample], answerer: Answerer, seed: int, wording: str = WORDING) -> list[Case]:
     """Six yes/no questions about each of some annotated pictures; see probes_of."""
-    distinct = list({sample.pictures[0].hash: sample for sample in sources if sample.pictures and sample.annotations}.values())[:PROBED]
+    distinct = named_apart(list({sample.pictures[0].hash: sample for sample in sources if sample.pictures and sample.annotations}.values())[:PROBED])
     mentions = Mentions(evidence.table, vocabulary([sample.annotations for sample in distinct]))
     probes = probes_of(distinct, mentions, np.random.default_rng(seed), wording)
     told = {answer.sample: answer for answer in answerer.answer([probe.request for probe in probes])}
@@ -299,8 +321,18 @@ def report(
             )
         )
     failures = examine(evidence, configs)
-    shown = [one.case for failure in failures if failure.state == "found" for one in failure.worst]
-    comparison = None
+    shown = [one.case for failure in failures if failure.state in ("found", "unclear") for one in failure.worst]
+    near = rows.near(shown) if rows.stores and shown else {}
+    cut = [f"training rows of {name}: {count:,} more were not looked through for those most like an answer" for name, count in rows.cut.items()] if near else []
+    name, comparison = name_of(run), None
     if against is not None:
-        comparison = compare((run.name, against[0].name), (evidence, against[1]), (failures, examine(against[1], configs)))
-    return FailureReport(run=run, name=run.name, evidence=evidence, failures=failures, near=rows.near(shown) if rows.stores else {}, comparison=comparison)
+        names = name_of(run, against[0]), name_of(against[0], run)
+        name, comparison = names[0], compare(names, (evidence, against[1]), (failures, examine(against[1], configs)))
+        cut += [f"of {names[1]}: {line}" for line in against[1].left_out]
+    return FailureReport(run=run, name=name, evidence=evidence, failures=failures, near=near, comparison=comparison, left_out=(*evidence.left_out, *cut))
+
+
+def name_of(run: Path, other: Path | None = None) -> str:
+    """The name of a run's folder, behind as many of the folders that it lies in as tell it from `other`'s."""
+    own, beside = run.resolve().parts, other.resolve().parts if other is not None else ()
+    return next(("/".join(own[-length:]) for length in range(1, len(own)) if own[-length:] != beside[-length:]), "/".join(own[1:]))

@@ -8,16 +8,18 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem
+from sightline.evaluate.prefixes import Counts
 from sightline.evaluate.report import best_of, examples, worst_of, write_report
 from sightline.evaluate.run_facts import Gate, PartFacts, Report, ScoreTable, SoupFacts, StageFacts
 from sightline.progress import duration
 from sightline.run_history import counted
-from sightline.run_stages import named_folder
+from sightline.run_stages import answered_text, named_folder
 from sightline.soup_search import facts_of
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _LISTED = 20
 def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
     """Write report.html and report.json into the run's folder, drawn from events.jsonl and the scores."""
     events = run.events.read()
+    answered = _answered(events)
     worst, best = [], []
     commands: list[str] = []
     for name, table in tables.items():
@@ -52,7 +55,7 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         seconds=_seconds(events),
         stages=_stages(run, events),
-        tables=list(tables.values()),
+        tables=[replace(table, note=" ".join(filter(None, (table.note, answered.get(name))))) for name, table in tables.items()],
         gates=list(_gates(run, tables)),
         soups=_soups(run),
         worst=worst,
@@ -63,6 +66,16 @@ def write_run_report(run: Run, tables: Mapping[str, ScoreTable]) -> None:
         commands=commands,
     )
     write_report(report, run.out)
+
+
+def _answered(events: list[dict[str, Any]]) -> dict[str, str]:
+    """What was asked in each evaluation, and what answering it took, when it was last asked."""
+    names = {one.name for one in fields(Counts)}
+    return {
+        event["evaluation"]: f"{answered_text(event['requests'], event['known'], Counts(**{key: event[key] for key in names}))}."
+        for event in events
+        if event["event"] == "answered"
+    }
 
 
 def _gates(run: Run, tables: Mapping[str, ScoreTable]) -> Iterator[Gate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from sightline.evaluate.answers import AnswerFile, Remembering, answer_all
 from sightline.evaluate.asking import shuffled_pictures, without_pictures
 from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.golden import write_golden
+from sightline.evaluate.prefixes import Counts
 from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, write_json
 from sightline.model import directory
@@ -308,11 +310,17 @@ def evaluate(run: Run, name: str) -> ScoreTable:
         model, processor, weights = load_here(named_folder(run, asked))
         answerer = (LocalAnswerer if writes else ModelAnswerer)(model, processor, weights, config.precision)
         judge = judge_of(config, folder)
-        scores = {}
+        scores, known = {}, 0
         for label, questions in sets.items():
             progress = Progress(f"evaluate {name}: {label}", len(questions), "answers")
-            scores[label] = benchmark.score(answer_all(questions, answerer, [answerer.key(request) for request in questions], file, progress), judge)
+            keys = [answerer.key(request) for request in questions]
+            known += len(keys) - sum(file.found(key) is None for key in dict.fromkeys(keys))
+            scores[label] = benchmark.score(answer_all(questions, answerer, keys, file, progress), judge)
             progress.close()
+        if isinstance(answerer, LocalAnswerer):
+            sizes = {label: len(questions) for label, questions in sets.items()}
+            run.events.write({"event": "answered", "evaluation": name, "requests": sizes, "known": known, **asdict(answerer.counts)})
+            say(f"evaluate {name}: {answered_text(sizes, known, answerer.counts)}")
         floors = baselines(benchmark, samples, run.store(config.thumbnails) if config.thumbnails else None, run.recipe.seed)
         return ScoreTable(name=name, scores=scores.pop("model"), controls={**scores, **floors}, headline=benchmark.headline)
 
@@ -334,6 +342,12 @@ def evaluate(run: Run, name: str) -> ScoreTable:
     soup = named_folder(run, asked) / "soup.json"
     stamp = json.loads(soup.read_text(encoding="utf-8"))["stamp"] if soup.is_file() else ""
     return replace(table[0] if table else _read_table(folder, name, benchmark), note=stamp)
+
+
+def answered_text(requests: Mapping[str, int], known: int, counts: Counts) -> str:
+    """What was asked of whom, and what answering it took: nothing is left out without being counted."""
+    asked = ", ".join(f"{count:,} ({label})" for label, count in requests.items())
+    return f"requests: {asked}; {known:,} of them were answered before, or are the same as another; {counts.text()}"
 
 
 def judge_of(config: EvaluateConfig, folder: Path) -> Remembering | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from sightline.samples.sample import Picture, Regions, Text, Turn
 from sightline.samples.store import Store
 
 MOST = 200_000
-"""Question-answer pairs that are looked through, the first of each store; what is left out is said."""
+"""Question-answer pairs that are looked through, the first of each store; `TrainingRows.cut` says what is left out."""
 _NEAR = 3
 """Rows that are named for one question."""
 _LOOKED = 24
@@ -65,7 +67,19 @@ class TrainingRows:
     def rows(self) -> tuple[Row, ...]:
         """Every pair of the kept rows, without pictures; at most `most`, shared out evenly over the stores."""
         room = self.most // max(1, len(self.stores))
-        return tuple(row for name, store in self.stores.items() for row in _pairs(name, store, room))
+        return tuple(row for name, store in self.stores.items() for row in islice(_pairs(name, store), room))
+
+    @cached_property
+    def cut(self) -> dict[str, int]:
+        """Stores that hold more than was looked through -> rows of theirs that were not reached."""
+        last: dict[str, int] = {}
+        counts: Counter[str] = Counter()
+        for row in self.rows:
+            last[row.store] = max(last.get(row.store, -1), row.row)
+            counts[row.store] += 1
+        room = self.most // max(1, len(self.stores))
+        left = {name: int((store.kept > last.get(name, -1)).sum()) for name, store in self.stores.items() if counts[name] >= room}
+        return {name: rows for name, rows in left.items() if rows}
 
     @cached_property
     def sources(self) -> frozenset[str]:
@@ -124,24 +138,19 @@ class TrainingRows:
         return self._hashes[picture.hash]
 
 
-def _pairs(name: str, store: Store, room: int) -> Iterator[Row]:
+def _pairs(name: str, store: Store) -> Iterator[Row]:
     """Pairs of the kept rows of a store, read without its pictures."""
     index = store.index.select(["shard", "offset"]).to_pydict()
     places = {(shard, offset): row for row, (shard, offset) in enumerate(zip(index["shard"], index["offset"], strict=True))}
-    kept, told = set(store.kept.tolist()), 0
+    kept = set(store.kept.tolist())
     for number in sorted(set(index["shard"])):
         offset = 0
         for batch in pq.ParquetFile(_shard(store.path, number)).iter_batches(columns=["id", "messages", "attributes", "origin"]):
             for record in batch.to_pylist():
                 row = places.get((number, offset), -1)
                 offset += 1
-                if row not in kept:
-                    continue
-                for pair in _of_record(name, row, record):
-                    if told == room:
-                        return
-                    told += 1
-                    yield pair
+                if row in kept:
+                    yield from _of_record(name, row, record)
 
 
 def _shard(folder: Path, number: int) -> Path:

@@ -16,11 +16,12 @@ from sightline.evaluate.failures.calibration import ece
 from sightline.evaluate.failures.conventions import CONVENTIONS
 from sightline.evaluate.failures.evidence import Case, Evidence, TextScores
 from sightline.evaluate.failures.failure_table import FAILURE, examine
-from sightline.evaluate.failures.finding import Failure
+from sightline.evaluate.failures.finding import Failure, share_by
 from sightline.evaluate.failures.hallucination import probes_of
 from sightline.evaluate.failures.language_confusion import language_of
 from sightline.evaluate.failures.mentions import Mentions
 from sightline.evaluate.failures.repetition import loop
+from sightline.evaluate.metrics import share
 from sightline.samples.codec_kinds.rotated_codecs import XyhwtCodec
 from sightline.samples.codecs import text_of
 from sightline.samples.exchange import Answer
@@ -330,3 +331,48 @@ def test_limits_can_be_said() -> None:
 def test_upright_boxes_count_as_boxes() -> None:
     reply = Turn(role="assistant", items=(Regions(regions=(Region(shape=Box(x0=10, y0=10, x1=50, y1=30)),)),))
     assert replace(case(0, "where?", (), "", kind="grounding"), reply=reply).wanted_boxes == (canonical(30, 20, 40, 20, 0),)
+
+
+def test_the_ratio_of_a_gap_and_what_is_too_little_are_told() -> None:
+    own = [case(n, "what?", "a", "a", kind="what", evaluation="photos") for n in range(40)]
+    other = [case(n, "what?", "a", "a" if n % 2 else "b", kind="what", evaluation="aerial") for n in range(100, 140)]
+    domains = {"photos": "generic", "aerial": "domain"}
+    failure = found([*own, *other], "failure/generic-domain-gap", domains=domains)
+    assert failure.figures["the second over the first"].value == pytest.approx(0.5) and failure.units["the second over the first"] == "times"
+    few = found([*own, *other[:7]], "failure/generic-domain-gap", domains=domains)
+    assert few.state == "not measured" and "40 of what is general and 7 of what is domain" in few.note
+    rare = [*own, *other, *(case(n, "how many?", "1", "1", kind="count", evaluation=name) for n, name in ((200, "photos"), (201, "aerial")))]
+    assert found(rare, "failure/generic-domain-gap", domains=domains).rate.low > 0, "a resample without the one question of a kind does not count it as wrong"
+
+
+def test_a_few_that_are_all_alike_are_not_certain() -> None:
+    assert share_by(["a", "b", "c"], [1, 1, 1], [1, 1, 1]) == share(3, 3) and share_by(["a"], [], []).n == 0
+    lost = [boxed(n, [box], []) for n, box in enumerate(scattered(3))]
+    failure = found(lost, "failure/region-missed")
+    assert failure.rate.value == 1 and failure.rate.low == pytest.approx(share(3, 3).low) and failure.rate.n == 3
+    together = share_by(["a"] * 10 + ["b"] * 10, [1] * 10 + [0] * 10, [1] * 20)
+    assert (together.low, together.high) == (0, 1), "boxes of two pictures are two things, not twenty"
+
+
+def test_what_a_line_is_about_is_marked_and_answers_are_counted_once() -> None:
+    boxes = scattered(2)
+    turned = [canonical(box.cx, box.cy, box.w, box.h, box.theta + angle) for box, angle in zip(boxes, (20, 30))]
+    several = [boxed(n, boxes, turned) for n in range(12)]
+    failure = found(several, "failure/region-angle")
+    assert failure.state == "found" and failure.count == 12 and failure.rate.n == 24, "24 boxes of 12 answers"
+    shown = failure.worst[0]
+    assert shown.note == "angle off by 30 degrees" and shown.marked[0] == boxes[1] and failure.units == {"mean error of angle": "degrees"}
+    extra = found([boxed(n, boxes[:1], boxes) for n in range(12)], "failure/region-extra")
+    assert len(extra.worst[0].marked) == 1 and extra.worst[0].note == "1 of 2 of nothing"
+    assert extra.figures["area outside of all right boxes"].value > 0.3
+
+
+def test_probes_come_to_the_figures_of_pope() -> None:
+    """TP 2, FP 2, TN 3, FN 1: accuracy 0.625, F1 0.5714, share of yes 0.5."""
+    pairs = zip("YYNNYNYN", "YNYNYNNN", strict=True)
+    cases = [
+        case(n, "is it there?", "yes" if right == "Y" else "no", "yes" if said == "Y" else "no", kind="probe-popular") for n, (said, right) in enumerate(pairs)
+    ]
+    figures = found(cases, "failure/hallucination").figures
+    told = [round(figures[name].value, 4) for name in ("right (yes and no)", "F1 of yes", "share of yes")]
+    assert told == [0.625, 0.5714, 0.5]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from sightline.cli.output import write_json, write_table
 from sightline.errors import Problem, Refused
+
+FORMS = ("official", "vlmevalkit", "lmms-eval", "questions")
+"""What `--write` writes."""
 
 
 def evaluate(parser: ArgumentParser) -> None:
@@ -21,7 +25,13 @@ def evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--answers", metavar="FILE", type=Path, help="with --model: where its answers are kept; without: answers that are there already, in a published form"
     )
-    parser.add_argument("--write", metavar="FOLDER", type=Path, help="mme: also write the answers as the official tool reads them")
+    parser.add_argument("--write", metavar="PATH", type=Path, help="also write the answers, or the questions, as other tools read them: a file, or a folder")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        help="with --write: official (the makers' tool; default where there is one: docs/evaluation.md), vlmevalkit (PATH.tsv, .json or .xlsx), lmms-eval (PATH.jsonl), "
+        "questions (VLMEvalKit's TSV; nobody is asked)",
+    )
     parser.add_argument(
         "--judge", metavar="MODEL", help="who judges, where the benchmark asks for it: an endpoint or a folder; verdicts are kept beside the answers"
     )
@@ -32,11 +42,14 @@ def evaluate(parser: ArgumentParser) -> None:
 
 
 def _evaluate(arguments: Namespace) -> int:
-    from sightline.evaluate.benchmark_kinds.mme import Mme, write_mme_answers
-
     config = _config(arguments)
-    if arguments.write is not None and not isinstance(config, Mme):
-        raise Refused(Problem(code="usage/eval", place="eval", found=f"--write with {arguments.benchmark}", allowed="--benchmark mme", fix="leave it out"))
+    if arguments.form is not None and arguments.write is None:
+        raise Refused(Problem(code="usage/eval", place="eval", found="--form without --write", allowed="--write PATH --form FORM", fix="say where to write"))
+    if arguments.form == "questions":
+        if arguments.model is not None or arguments.answers is not None:
+            found = "--form questions beside --model or --answers"
+            raise Refused(Problem(code="usage/eval", place="eval", found=found, allowed="--write FILE.tsv --form questions", fix="leave them out"))
+        return _questions(arguments, config)
     if arguments.model is None and arguments.answers is None:
         raise Refused(
             Problem(code="usage/eval", place="eval", found="neither --model nor --answers", allowed="who answers, or answers", fix="add --model MODEL")
@@ -44,13 +57,44 @@ def _evaluate(arguments: Namespace) -> int:
     benchmark = config.build(seen=arguments.model is not None)
     answers = _answers(arguments, benchmark)
     if arguments.write is not None:
-        write_mme_answers(benchmark.rows, {answer.sample: answer.text for answer in answers}, arguments.write)
+        _write(arguments, benchmark, answers)
+        if config.judged and arguments.judge is None:
+            print(f"not scored: {arguments.benchmark} needs a judge (--judge)", file=sys.stderr)
+            return 0
     scores = benchmark.score(answers, _judge(arguments))
     if arguments.json:
         write_json({"benchmark": arguments.benchmark, "path": arguments.path, **scores.record()})
         return 0
     rows = [(name, *(f"{number:.4f}" for number in value[:3]), str(value.n)) for name, value in (*scores.metrics.items(), *scores.habits.items())]
     write_table([("", "value", "low", "high", "n"), *rows])
+    return 0
+
+
+def _write(arguments: Namespace, benchmark: Any, answers: list[Any]) -> None:
+    """The answers as another tool reads them: its makers' where it has one, else VLMEvalKit's, unless --form says which."""
+    from sightline.bridges.result_files import write_predictions, write_samples
+    from sightline.evaluate.benchmark_kinds.official_answers import OFFICIAL, write_official
+
+    if getattr(benchmark, "read_answers", None) is not None:
+        found = f"--write with {arguments.benchmark}, whose answers are more than text"
+        raise Refused(Problem(code="usage/eval", place="eval", found=found, allowed="benchmarks with answers in words", fix="leave it out"))
+    form = arguments.form or ("official" if arguments.benchmark in OFFICIAL else "vlmevalkit")
+    writers = {"official": write_official, "vlmevalkit": write_predictions, "lmms-eval": write_samples}
+    arguments.write.parent.mkdir(parents=True, exist_ok=True)
+    count = writers[form](benchmark, answers, arguments.write)
+    print(f"{count:,} answers in {arguments.write}, as {form} reads them", file=sys.stderr)
+
+
+def _questions(arguments: Namespace, config: Any) -> int:
+    """The questions, with their pictures, as VLMEvalKit's TSV."""
+    from sightline.bridges.result_files import write_questions
+
+    arguments.write.parent.mkdir(parents=True, exist_ok=True)
+    count = write_questions(config.build(seen=True), arguments.write)
+    if arguments.json:
+        write_json({"questions": count, "path": str(arguments.write)})
+    else:
+        print(f"{count:,} questions in {arguments.write}")
     return 0
 
 
@@ -66,6 +110,9 @@ def _config(arguments: Namespace) -> Any:
     if arguments.benchmark not in kinds:
         raise Refused(Problem(code="usage/eval", place="--benchmark", found=arguments.benchmark, allowed=", ".join(sorted(kinds)), fix="name one of them"))
     try:
+        unsaid = next((one for one in arguments.set if "=" not in one), None)
+        if unsaid is not None:
+            raise Refused(Problem(code="usage/eval", place="--set", found=unsaid, allowed="KEY=VALUE", fix=f"{unsaid}=VALUE"))
         options = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments.set)}
         return BENCHMARK.parse({**options, "kind": arguments.benchmark, "path": arguments.path})
     except yaml.YAMLError as error:

@@ -14,8 +14,10 @@ from sightline.errors import Problem, Refused, nearest
 
 if TYPE_CHECKING:
     from sightline.evaluate.failures.evidence import Evidence
+    from sightline.evaluate.metrics import Value
     from sightline.failure_report import FailureReport
     from sightline.kinds import Config
+    from sightline.samples.store import Store
     from sightline.training_rows import TrainingRows
 
 _ONLY = ("against", "ask", "data", "text", "generic", "domain", "labels", "set", "markdown", "review", "model", "seed", "limit", "wording")
@@ -54,8 +56,10 @@ def add_failures(parser: ArgumentParser) -> None:
     group.add_argument("--seed", type=int, metavar="SEED", help="order of the review, other pictures and probes (default: 0)")
     group.add_argument("--verdicts", type=Path, metavar="FILE", help="what the review page exported: shares of good answers and faults, by run")
     group.add_argument(
-        "--corrections", type=Path, metavar="STORE", help="with --verdicts: write failed questions with their right answers, as rows to train on"
+        "--corrections", type=Path, metavar="STORE", help="with --verdicts: write failed questions with their right answers into a store, to be looked at"
     )
+    group.add_argument("--rows", type=Path, metavar="FOLDER", help="with --corrections: write them in a published layout too, as rows that a recipe reads")
+    group.add_argument("--layout", metavar="FORMAT", help="with --rows: its layout (default: openai-messages; which hold boxes: docs/failures.md)")
 
 
 def wants_failures(arguments: Namespace) -> bool:
@@ -65,6 +69,10 @@ def wants_failures(arguments: Namespace) -> bool:
     wrong = ""
     if arguments.corrections is not None and arguments.verdicts is None:
         wrong = "--corrections without --verdicts"
+    elif arguments.rows is not None and arguments.corrections is None:
+        wrong = "--rows without --corrections"
+    elif arguments.layout is not None and arguments.rows is None:
+        wrong = "--layout without --rows"
     elif given and not arguments.failures:
         wrong = f"{', '.join(given)} without --failures"
     elif asked and arguments.watch:
@@ -154,7 +162,7 @@ def _evidence(arguments: Namespace, run: Path) -> tuple[Evidence, TrainingRows]:
 
     answers = run / FOLDER / "answers.jsonl"
     if arguments.ask:
-        cases = asked(
+        cases, left = asked(
             run,
             evidence,
             arguments.data or [],
@@ -164,9 +172,10 @@ def _evidence(arguments: Namespace, run: Path) -> tuple[Evidence, TrainingRows]:
             wording=arguments.wording or WORDING,
             limit=arguments.limit,
         )
-        evidence = replace(evidence, cases=(*evidence.cases, *cases))
+        evidence = replace(evidence, cases=(*evidence.cases, *cases), left_out=(*evidence.left_out, *left))
     if arguments.text is not None:
-        evidence = replace(evidence, text=text_before_and_after(run, arguments.text, answers=answers))
+        text, left = text_before_and_after(run, arguments.text, answers=answers)
+        evidence = replace(evidence, text=text, left_out=(*evidence.left_out, *left))
     return evidence, rows
 
 
@@ -175,27 +184,51 @@ def _review(arguments: Namespace, made: FailureReport, against: tuple[Path, Evid
 
     seed = arguments.seed or 0
     cases = chosen(made.evidence.written, made.failures, arguments.review, seed)
-    others = {against[0].name: against[1].written} if against is not None else {}
+    others = {made.comparison.names[1]: against[1].written} if against is not None and made.comparison is not None else {}
     return write_review(folder, cases, others, made.name, seed)
 
 
 def report_verdicts(arguments: Namespace) -> int:
     """Print what a review came to; write corrections."""
-    from sightline.failure_report import FOLDER, gather
-    from sightline.failure_review import read_verdicts, summary, write_corrections
+    from sightline.failure_report import FOLDER
+    from sightline.failure_review import questions_of, read_verdicts, summary, write_corrections
 
     verdicts = read_verdicts(arguments.run / FOLDER, arguments.verdicts)
     shares = summary(verdicts)
-    told: dict[str, Any] = {"verdicts": len(verdicts), "runs": {run: {name: value._asdict() for name, value in each.items()} for run, each in shares.items()}}
+    runs = {run: {drawn: {name: value._asdict() for name, value in each.items()} for drawn, each in by.items()} for run, by in shares.items()}
+    told: dict[str, Any] = {"verdicts": len(verdicts), "runs": runs}
     if arguments.corrections is not None:
-        store, without = write_corrections(arguments.corrections, verdicts, gather(arguments.run)[0].cases)
+        store, without = write_corrections(arguments.corrections, verdicts, questions_of(arguments.run / FOLDER))
         told |= {"corrections": len(store), "store": str(store.path), "without a right answer": without}
+        if arguments.rows is not None:
+            lost = _write_rows(store, arguments.rows, arguments.layout or "openai-messages")
+            told |= {"rows": str(arguments.rows), "not in the rows": [problem.record() for problem in lost]}
     if arguments.json:
         write_json(told)
         return 0
-    head = list(next(iter(shares.values()), {}))
-    write_table([("", *head, "graded"), *((run, *(f"{100 * each[name].value:.0f} %" for name in head), each["good"].n) for run, each in shares.items())])
+    words = {"random": "at random", "worst": "shows failures"}
+    rows = [(run, words[drawn], *(_share(value) for value in each.values()), each["good"].n) for run, by in shares.items() for drawn, each in by.items()]
+    head = next((list(each) for by in shares.values() for each in by.values()), [])
+    write_table([("", "drawn", *head, "graded"), *rows])
     if arguments.corrections is not None:
         print(f"{told['corrections']} rows in {told['store']}; {len(told['without a right answer'])} failed questions have no right answer")
+        if arguments.rows is not None:
+            write_table([(one["place"], one["found"], one["allowed"]) for one in told["not in the rows"]])
+            print(f"{arguments.rows}: read it with data.NAME.read: {{format: {arguments.layout or 'openai-messages'}, path: {arguments.rows}}}")
         print("a run that trains on them must not be scored on the same questions", file=sys.stderr)
     return 0
+
+
+def _write_rows(store: Store, folder: Path, layout: str) -> list[Problem]:
+    """The rows of a store in a published layout; what the layout could not hold. Raises Refused for a layout that is not known, or is only read."""
+    from sightline.data.reading import READER
+
+    kinds = list(READER.table())
+    if layout not in kinds:
+        raise Refused(Problem(code="usage/layout", place="--layout", found=layout, allowed=", ".join(kinds), fix=nearest(layout, kinds) or "name one"))
+    writer: Any = READER.parse({"kind": layout})
+    return writer.write((store[int(row)] for row in store.kept), folder)
+
+
+def _share(value: Value) -> str:
+    return f"{100 * value.value:.0f} % ({100 * value.low:.0f}-{100 * value.high:.0f})"

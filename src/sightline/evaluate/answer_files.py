@@ -1,7 +1,7 @@
 """Ready answers in the forms in which they are exchanged, paired with the questions of a benchmark.
 
     our own         answers.jsonl of an evaluation: lines with `key`, `sample`, `text`
-    JSON lines      a line per answer: question_id | index | id | pid, and text | answer | prediction | response | output; a JSON array or an object ID -> answer too
+    JSON lines      a line per answer: question_id | questionId | index | id | pid, and text | answer | prediction | predict | response | output; a JSON array or an object ID -> answer too
     tables          TSV, CSV or XLSX with `index` and `prediction`, as VLMEvalKit writes them; XLSX wants openpyxl
     lmms-eval       its samples, JSON lines with `doc_id`, `input` and `filtered_resps`: the row of that number, whose question the input must hold
     MME             a folder of SUBTASK.txt (see benchmark_kinds/mme.py)
@@ -25,8 +25,8 @@ from sightline.evaluate.benchmark_kinds.mme import picture_of, read_mme_answers
 from sightline.evaluate.published import PublishedBenchmark, PublishedRow, refused
 from sightline.samples.exchange import Answer
 
-NAMES = ("sample", "question_id", "index", "id", "pid")
-TEXTS = ("prediction", "response", "text", "output", "answer")
+NAMES = ("sample", "question_id", "questionId", "index", "id", "pid")
+TEXTS = ("prediction", "predict", "response", "text", "output", "answer")
 """Fields that hold the answer, the surest first: files with predictions repeat the right answer under `answer`."""
 _MARK = re.compile(r"<image(?: [1-9])?>")
 _TABLES = {".tsv": "\t", ".csv": ","}

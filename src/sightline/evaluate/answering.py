@@ -195,6 +195,8 @@ class LocalAnswerer:
             size = _Size.of(one, [prompts[number] for number in one.lines])
             if len(one.lines) > 1 and (size.columns > self.batch_tokens or size.lines > self.batch):
                 middle = len(one.lines) // 2
+                self.counts.halved += 1
+                self.counts.computed_tokens += one.trunk
                 todo += [replace(one, lines=part) for part in (one.lines[:middle], one.lines[middle:])]
             else:
                 sized.append((size, one))

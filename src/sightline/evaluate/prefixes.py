@@ -48,6 +48,21 @@ class Counts:
     """Tokens of all prompts in the decoder."""
     computed_tokens: int = 0
     """Those that went through it."""
+    halved: int = 0
+    """Trunks that were computed once more, because all their questions were too many for one batch."""
+
+    def text(self) -> str:
+        """For people, in a line."""
+        if not self.questions:
+            return "nothing was asked: all answers were there"
+        alone = ", ".join(f"{count:,} {reason.replace('-', ' ')}" for reason, count in self.alone.items() if count)
+        parts = [
+            f"{self.questions:,} questions were put to the model",
+            f"{self.shared:,} shared the beginning of their prompt with others",
+            f"{self.questions - self.shared:,} did not{f' ({alone})' if alone else ''}",
+            f"{self.computed_tokens:,} of {self.prompt_tokens:,} prompt tokens were computed",
+        ]
+        return "; ".join([*parts, *([f"{self.halved:,} beginnings computed once more, to fit into a batch"] if self.halved else [])])
 
 
 class Spelling:

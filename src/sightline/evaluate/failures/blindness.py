@@ -9,9 +9,11 @@ from pydantic import Field
 
 from sightline.evaluate.benchmarks import normalise
 from sightline.evaluate.failures.evidence import Case, Evidence
-from sightline.evaluate.failures.finding import Failure, Shown, resampled_by, shares, worst
+from sightline.evaluate.failures.finding import LEAST, Failure, Shown, resampled_by, shares, worst
 from sightline.evaluate.metrics import Value
 from sightline.kinds import Config
+
+_NONE = "no answers about other pictures: leave `controls` of the evaluation on, or ask for them"
 
 
 class Blindness(Config):
@@ -49,11 +51,11 @@ class Blindness(Config):
                 meaning="What the right picture does not gain over another one, as a share of what could be gained: 1 means that any picture will do.",
                 fix="look whether answers belong to their pictures (data show), and whether the connector learns (sightline report --watch)",
                 count=len(bad),
-                rate=resampled_by(groups, lost),
+                rate=resampled_by(groups, lost) if len(cases) >= LEAST else Failure.rate,
                 limit=1 - self.least,
                 figures=figures,
                 worst=worst(Shown(case=case, badness=_logp(case), note="the same answer with another picture") for case in bad),
-                note="" if cases else "no answers about other pictures: leave `controls` of the evaluation on, or ask for them",
+                note="" if len(cases) >= LEAST else _NONE if not cases else f"{len(cases)} answers about other pictures, at least {LEAST} are needed",
             )
         ]
 

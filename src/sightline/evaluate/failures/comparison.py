@@ -10,7 +10,7 @@ import numpy as np
 
 from sightline.errors import Problem, Refused
 from sightline.evaluate.failures.evidence import Case, Evidence
-from sightline.evaluate.failures.finding import WORST, Failure, mean_of, resampled_by
+from sightline.evaluate.failures.finding import LEAST, WORST, Failure, mean_of, resampled_by
 from sightline.evaluate.metrics import Value
 
 Verdict = Literal["better", "worse", "no clear difference"]
@@ -29,7 +29,9 @@ class Compared:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the whole interval of the difference lies on one side of 0."""
+        """Whether the whole interval of the difference lies on one side of 0; of a few questions nothing is clear."""
+        if self.difference.n < LEAST:
+            return "no clear difference"
         return "better" if self.difference.low > 0 else "worse" if self.difference.high < 0 else "no clear difference"
 
 

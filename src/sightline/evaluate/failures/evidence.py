@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sightline.data.labels import LabelTable
-from sightline.samples.codecs import Codec, regions_in, rotated
+from sightline.samples.codecs import regions_in, rotated
 from sightline.samples.exchange import Answer
 from sightline.samples.sample import Region, Regions, RotatedBox, Sample, Text, Turn
 
@@ -97,8 +97,6 @@ class Evidence:
     cases: tuple[Case, ...]
     table: LabelTable = field(default_factory=LabelTable.load)
     """Names of labels."""
-    codec: Codec | None = None
-    """How regions are written in answers."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """Evaluation -> `generic` or `domain`."""
     seen_sources: frozenset[str] | None = None
@@ -107,6 +105,8 @@ class Evidence:
     """Kinds of question that it was trained on."""
     text: tuple[TextScores, ...] = ()
     """Held-out text before and after stages, in the order of training."""
+    left_out: tuple[str, ...] = ()
+    """What could have been looked at and was not, and how much of it, a line each."""
 
     @cached_property
     def written(self) -> tuple[Case, ...]:

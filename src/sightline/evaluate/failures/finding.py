@@ -12,11 +12,14 @@ import numpy as np
 from sightline.evaluate.failures.evidence import Case, Evidence
 from sightline.evaluate.metrics import Value, resamples, share
 from sightline.kinds import Family
+from sightline.samples.sample import RotatedBox
 
 FAILURE = Family("failure")
 """Failures by kind; see failure_table.py."""
 WORST = 8
 """Answers that are shown of each failure."""
+LEAST = 10
+"""Answers, or texts, below which resamples of them say nothing: all of them may be alike by chance."""
 _SEED = 20
 """Intervals of the same answers are the same in every run."""
 _ABSENT = Value(value=0.0, low=0.0, high=1.0, n=0)
@@ -32,6 +35,8 @@ class Shown:
     badness: float
     """Larger is worse."""
     note: str = ""
+    marked: tuple[RotatedBox, ...] = ()
+    """Boxes that the note is about, in px of the first picture; none where it is about the whole answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +51,14 @@ class Failure:
     fix: str = ""
     """Where to look first."""
     count: int = 0
-    """Cases that show it."""
+    """Answers that show it."""
     rate: Value = _ABSENT
     limit: float = 0.0
     """It is found where the whole interval of `rate` lies above this."""
     figures: Mapping[str, Value] = field(default_factory=dict)
     """What else was measured on the way."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Unit of each figure that is no share, by its name: `degrees`, `times`; empty for a number without one."""
     worst: tuple[Shown, ...] = ()
     note: str = ""
     """What must be known to read the figures; where nothing could be measured, why."""
@@ -88,6 +95,7 @@ class Failure:
             "fix": self.fix,
             "note": self.note,
             "figures": {name: value._asdict() for name, value in self.figures.items()},
+            "units": dict(self.units),
             "worst": shown,
         }
 
@@ -119,6 +127,18 @@ def resampled_by(groups: Sequence[str], statistic: Callable[[np.ndarray], np.nda
     again = statistic(resamples(groups, np.random.default_rng(_SEED)).astype(float))
     low, high = np.percentile(again, (2.5, 97.5))
     return Value(value=value, low=min(value, float(low)), high=max(value, float(high)), n=len(groups))
+
+
+def share_by(groups: Sequence[str], part: Sequence[float], whole: Sequence[float]) -> Value:
+    """Sum of `part` over sum of `whole`, where things of one group (picture) go together: the wider of the interval of 200 resamples of the groups and of Wilson's, which keeps few things
+    that are all alike from being certain. `n` is the sum of `whole`; nothing to count gives n = 0.
+    """
+    n = round(sum(whole))
+    if not n:
+        return _ABSENT
+    above, below = np.array(part, float), np.array(whole, float)
+    again, alone = resampled_by(groups, lambda times: times @ above / np.maximum(times @ below, 1)), share(sum(part), n)
+    return Value(value=alone.value, low=min(again.low, alone.low), high=min(1.0, max(again.high, alone.high)), n=n)
 
 
 def worst(shown: Iterable[Shown], count: int = WORST) -> tuple[Shown, ...]:

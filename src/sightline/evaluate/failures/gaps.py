@@ -16,6 +16,11 @@ _LEAST = 20
 """Scored answers on either side from which on a gap is told."""
 
 
+_RIGHT = 0.5
+"""Score from which an answer is no example of a gap."""
+_RATIO = "the second over the first"
+
+
 class Gaps(Config):
     """Differences of scores between two groups, over the kinds of question that both have."""
 
@@ -44,7 +49,7 @@ class Gaps(Config):
                 ("not trained on", lambda case: sources is not None and case.asked.origin.source not in sources),
                 scored if sources is not None else [],
                 "add sets from other sensors and places, and fewer rows of each",
-                "no set that was not trained on was asked about",
+                "what was trained on is not known: the run has no data of its stages",
             ),
             self._gap(
                 "failure/seen-unseen-task",
@@ -53,7 +58,7 @@ class Gaps(Config):
                 ("not trained on", lambda case: kinds is not None and case.kind not in kinds),
                 scored if kinds is not None else [],
                 "add kinds of question, and several wordings of each",
-                "no kind of question that was not trained on was asked",
+                "what was trained on is not known: the run has no data of its stages",
                 within_kinds=False,
             ),
         ]
@@ -66,10 +71,12 @@ class Gaps(Config):
         low: tuple[str, Callable[[Case], bool]],
         cases: Sequence[Case],
         fix: str,
-        missing: str,
+        unknown: str,
         within_kinds: bool = True,
     ) -> Failure:
-        """The mean score of one group minus that of the other; within each kind that both have, then over kinds, so that a harder mixture is no gap."""
+        """The mean score of one group minus that of the other; within each kind that both have, then over kinds, so that a harder mixture is no gap.
+        Both sides are resampled together, by picture. `unknown`: why there is no case at all.
+        """
         sides = [[case for case in cases if belongs(case)] for _, belongs in (high, low)]
         common = {case.kind for case in sides[0]} & {case.kind for case in sides[1]} if within_kinds else {""}
         chosen = [[case for case in side if not within_kinds or case.kind in common] for side in sides]
@@ -77,24 +84,37 @@ class Gaps(Config):
             ", within the kinds of question that both have." if within_kinds else "."
         )
         if min(map(len, chosen)) < _LEAST:
-            return Failure(code=code, title=title, meaning=meaning, fix=fix, limit=self.most, note=missing)
+            told = " and ".join(f"{len(side):,} of what is {name}" for side, (name, _) in zip(sides, (high, low)))
+            among = f", {min(map(len, chosen))} on one side in kinds of question that both have" if within_kinds and min(map(len, sides)) else ""
+            note = f"scored answers: {told}{among}; at least {_LEAST} of each are needed" if cases else unknown
+            return Failure(code=code, title=title, meaning=meaning, fix=fix, limit=self.most, note=note)
         every = [*chosen[0], *chosen[1]]
         groups, scores = [case.picture for case in every], np.array([case.score for case in every], float)
         first = np.arange(len(every)) < len(chosen[0])
         masks = [np.array([not within_kinds or case.kind == kind for case in every]) for kind in sorted(common)]
 
-        def mean(times: np.ndarray, side: np.ndarray) -> np.ndarray:
-            return np.mean([times @ (scores * (mask & side)) / np.maximum(times @ (mask & side).astype(float), 1) for mask in masks], axis=0)
+        def means(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """The means of both groups, (R,) each, over the kinds of which a resample holds both."""
+            counts = np.array([[times @ (mask & side).astype(float) for mask in masks] for side in (first, ~first)])  # (2, K, R)
+            sums = np.array([[times @ (scores * (mask & side)) for mask in masks] for side in (first, ~first)])
+            both = (counts > 0).all(axis=0)
+            high, low = (sums / np.maximum(counts, 1) * both).sum(axis=1) / np.maximum(both.sum(axis=0), 1)
+            return high, low
 
-        wrong = [case for case in chosen[1] if case.score is not None and case.score < 1]
+        wrong = [case for case in chosen[1] if case.score is not None and case.score < _RIGHT]
         return Failure(
             code=code,
             title=title,
             meaning=meaning,
             fix=fix,
             count=len(wrong),
-            rate=resampled_by(groups, lambda times: mean(times, first) - mean(times, ~first)),
+            rate=resampled_by(groups, lambda times: means(times)[0] - means(times)[1]),
             limit=self.most,
-            figures={high[0]: resampled_by(groups, lambda times: mean(times, first)), low[0]: resampled_by(groups, lambda times: mean(times, ~first))},
+            figures={
+                high[0]: resampled_by(groups, lambda times: means(times)[0])._replace(n=len(chosen[0])),
+                low[0]: resampled_by(groups, lambda times: means(times)[1])._replace(n=len(chosen[1])),
+                _RATIO: resampled_by(groups, lambda times: means(times)[1] / np.maximum(means(times)[0], 1e-9)),
+            },
+            units={_RATIO: "times"},
             worst=worst(Shown(case=case, badness=1 - (case.score or 0.0), note=low[0]) for case in wrong),
         )

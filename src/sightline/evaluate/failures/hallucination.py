@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sightline.evaluate import yes_no
 from sightline.evaluate.failures.evidence import Case, Evidence
-from sightline.evaluate.failures.finding import Failure, Shown, resampled_by, shares, worst
+from sightline.evaluate.failures.finding import Failure, Shown, resampled_by, share_by, shares, worst
 from sightline.evaluate.failures.mentions import Mentions, vocabulary
 from sightline.evaluate.metrics import Value, share
 from sightline.kinds import Config
@@ -100,11 +100,13 @@ class Hallucination(Config):
             invented.append(false)
             found.append(len(wanted & set(named)))
             there.append(len(wanted))
-        lost = np.array([len(false) for false in invented], float)
-        names, groups = np.array(said, float), [case.picture for case in cases]
-        rate = resampled_by(groups, lambda times: times @ lost / np.maximum(times @ names, 1))
-        recall = resampled_by(groups, lambda times: times @ np.array(found, float) / np.maximum(times @ np.array(there, float), 1))
-        figures = {"CHAIR_i": rate, "CHAIR_s": shares((case, bool(false)) for case, false in zip(cases, invented)), "recall of labels": recall} if cases else {}
+        groups = [case.picture for case in cases]
+        rate = share_by(groups, [len(false) for false in invented], said)
+        figures: dict[str, Value] = {}
+        if cases:
+            figures["CHAIR_i"] = rate
+            figures["CHAIR_s"] = shares((case, bool(false)) for case, false in zip(cases, invented))
+            figures["recall of labels"] = share_by(groups, found, there)
         shown = [
             Shown(case=case, badness=float(len(false)), note=f"not there: {', '.join(dict.fromkeys(false))}") for case, false in zip(cases, invented) if false
         ]
@@ -114,7 +116,7 @@ class Hallucination(Config):
             meaning="CHAIR_i: share of the labels named in descriptions that are neither annotated nor in a right answer.",
             fix="look for captions written by models (data caption checks them against labels), and add questions whose answer is no",
             count=sum(map(bool, invented)),
-            rate=rate if names.sum() else Failure.rate,
+            rate=rate,
             limit=self.invented,
             figures=figures,
             worst=worst(shown),
@@ -126,8 +128,11 @@ class Hallucination(Config):
         absent = [(case, said == "yes") for case, truth, said in asked if truth == "no"]
         figures: dict[str, Value] = {}
         if asked:
+            figures["right (yes and no)"] = shares((case, said == truth) for case, truth, said in asked)
             figures["yes to what is there"] = shares((case, said == "yes") for case, truth, said in asked if truth == "yes")
             figures["yes to what is not there"] = shares(absent)
+            figures["F1 of yes"] = _f1([(case.picture, truth == "yes", said == "yes") for case, truth, said in asked])
+            figures["share of yes"] = shares((case, said == "yes") for case, _, said in asked)
             figures["neither yes nor no"] = share(sum(said is None for *_, said in asked), len(asked))
         for kind in ("random", "popular", "adversarial"):
             if own := [one for one in absent if one[0].kind == f"probe-{kind}"]:
@@ -139,7 +144,7 @@ class Hallucination(Config):
             meaning="Share of questions about what is not there that are answered with yes.",
             fix="ask for absent things as often as for those that are there (the operators `questions` and `synthesize` do)",
             count=sum(bad for _, bad in absent),
-            rate=shares(absent) if absent else Failure.rate,
+            rate=share_by([case.picture for case, _ in absent], [float(bad) for _, bad in absent], [1.0] * len(absent)),
             limit=self.agreed,
             figures=figures,
             worst=worst(shown),
@@ -150,6 +155,12 @@ def stated(case: Case) -> yes_no.Said | None:
     """What the right answer of a yes/no question says; None for other questions. `no, but a road` is one; `northeast` and `normal` are not."""
     said: set[yes_no.Said | None] = {yes_no.tolerant(text) for text in case.right}
     return said.pop() if len(said) == 1 else None
+
+
+def _f1(asked: Sequence[tuple[str, bool, bool]]) -> Value:
+    """2 TP / (2 TP + FP + FN) of yes, over resamples of the pictures; `asked`: (picture, yes is right, yes was said)."""
+    true, said = np.array([right for _, right, _ in asked], float), np.array([yes for *_, yes in asked], float)
+    return resampled_by([picture for picture, *_ in asked], lambda times: 2 * (times @ (true * said)) / np.maximum(times @ (true + said), 1))
 
 
 def _sureness(case: Case) -> float:

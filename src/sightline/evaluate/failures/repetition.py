@@ -73,12 +73,11 @@ class Repetition(Config):
         groups = [case.picture for case in cases]
         figures = {f"rep-{n}": mean_of([repetition(each, n) for each in tokens], groups) for n in (2, 3, 4)} if cases else {}
         if cases:
-            one = distinct(tokens, 2)
-            figures |= {
-                "diversity": mean_of([diversity(each) for each in tokens], groups),
-                "distinct-2": Value(value=one, low=one, high=one, n=len(cases)),
-                "loops": shares((case, bool(times)) for case, (_, times) in zip(cases, loops)),
-            }
+            figures["diversity"] = mean_of([diversity(each) for each in tokens], groups)
+            for n in (1, 2, 3, 4):
+                one = distinct(tokens, n)
+                figures[f"distinct-{n}"] = Value(value=one, low=one, high=one, n=len(cases))
+            figures["loops"] = shares((case, bool(times)) for case, (_, times) in zip(cases, loops))
         shown = [
             Shown(case=case, badness=share + times, note=f"{times} times at the end: {piece.strip()[:60]!r}" if times else f"rep-4 {share:.2f}")
             for case, share, (piece, times), flag in zip(cases, rep, loops, bad)
@@ -146,5 +145,5 @@ class Repetition(Config):
             limit=self.same,
             figures=figures,
             worst=worst(Shown(case=case, badness=case.answer.logps[0] if case.answer.logps else 0.0, note=f"{top}: {most[:60]!r} again") for case in cases),
-            note="" if top is not None else f"no kind with {_LEAST_OF_KIND} answered questions",
+            note="" if top is not None else f"no kind with {_LEAST_OF_KIND} answers to questions whose right answer is a text",
         )

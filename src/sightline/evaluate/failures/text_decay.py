@@ -9,9 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from sightline.evaluate.failures.evidence import Evidence, TextScores
-from sightline.evaluate.failures.finding import Failure, resampled_by
+from sightline.evaluate.failures.finding import LEAST, Failure, resampled_by
 from sightline.evaluate.metrics import Value, share
 from sightline.kinds import Config
+
+_NONE = "no held-out text was scored before and after: --text STORE asks the models of the stages"
+_RISE = "perplexity, after over before"
 
 
 class TextDecay(Config):
@@ -25,14 +28,15 @@ class TextDecay(Config):
 
     def examine(self, evidence: Evidence) -> list[Failure]:
         """See Examiner. Rows are paired: the same texts before and after. The perplexity decides; where there is none, the choice."""
-        rate, limit, figures = Failure.rate, self.perplexity, {}
+        rate, limit = Failure.rate, self.perplexity
+        figures: dict[str, Value] = {}
         told = evidence.text
         for one in told:
             figures |= _levels(one)
-        if len(told) > 1 and told[0].logps:
+        if len(told) > 1 and len(told[0].logps) >= LEAST:
             rate = _rise(told[0], told[-1])
-            figures["perplexity, after over before"] = Value(value=rate.value + 1, low=rate.low + 1, high=rate.high + 1, n=rate.n)
-        if len(told) > 1 and told[0].chosen:
+            figures[_RISE] = Value(value=rate.value + 1, low=rate.low + 1, high=rate.high + 1, n=rate.n)
+        if len(told) > 1 and len(told[0].chosen) >= LEAST:
             lost = np.array(told[0].chosen, float) - np.array(told[-1].chosen, float)
             loss = resampled_by([str(row) for row in range(len(lost))], lambda times: times @ lost / np.maximum(times.sum(axis=1), 1))
             figures["choices lost"] = loss
@@ -48,7 +52,8 @@ class TextDecay(Config):
                 rate=rate,
                 limit=limit,
                 figures=figures,
-                note="" if len(told) > 1 else "no held-out text was scored before and after: --text STORE asks the models of the stages",
+                units={name: "times" if name == _RISE else "" for name in figures if name.startswith("perplexity")},
+                note="" if rate.n else f"fewer than {LEAST} rows of held-out text" if len(told) > 1 else _NONE,
             )
         ]
 
