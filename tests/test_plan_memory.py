@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from sightline import plan_memory
@@ -115,6 +116,22 @@ def test_a_deep_stack_is_extended_from_a_shallow_one(monkeypatch: pytest.MonkeyP
     assert extended.total == pytest.approx(whole.total, rel=0.01)
     assert extended.weights == whole.weights
     assert extended.saved_by_recomputing == pytest.approx(whole.saved_by_recomputing, rel=0.02)
+
+
+@pytest.mark.parametrize("trained", ["connector: {learning_rate: 1e-3}", "connector: {learning_rate: 1e-3}, encoders: {learning_rate: 1e-3, last: 2}"])
+def test_frozen_blocks_of_an_encoder_leave_nothing(monkeypatch: pytest.MonkeyPatch, trained: str) -> None:
+    deep = (
+        "{model_type: clip_vision_model, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 9, num_attention_heads: 2, image_size: 32, patch_size: 8}"
+    )
+    recipe, stage = loaded(SDPA, f"model.encoders=[{{config: {deep}, layer: -2}}]", f"stages.instruct.train={{{trained}}}")
+    monkeypatch.setattr(plan_memory, "_FROZEN", 99)
+    whole = predicted(recipe, stage)
+    monkeypatch.setattr(plan_memory, "_FROZEN", 3)
+    run: list[int] = []
+    forward = nn.ModuleList.__delitem__
+    monkeypatch.setattr(nn.ModuleList, "__delitem__", lambda self, which: (run.append(len(range(*which.indices(len(self))))), forward(self, which))[1])
+    assert predicted(recipe, stage) == whole
+    assert run == [8 - 3 if "encoders" not in trained else 6 - 3]
 
 
 def test_more_rows_take_more_and_recomputing_takes_less() -> None:

@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sightline import plan_stages
 from sightline.errors import Refused
 from sightline.model.vlm import Model
 from sightline.plan import plan
-from sightline.plan_rows import histogram, processor_of, rows_of, vocabulary, worst_batch
+from sightline.plan_rows import DataRows, RowLength, histogram, processor_of, rows_of, vocabulary, worst_batch
 from sightline.plan_serving import BYTES, cache_per_token, plan_serving
-from sightline.plan_time import Hardware, attention_flops, hardware, visits_of, work_of
+from sightline.plan_time import Hardware, attention_flops, disk_of, hardware, stage_flops, visits_of, work_of
 from sightline.recipe import Expect, Recipe, load
 from sightline.train.stage import StageConfig, prepare
+from sightline.twin import twin
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 A40 = Hardware(name="A40", devices=8, flops=149.7e12, memory=48e9, bandwidth=0.7e12, utilisation=0.4)
@@ -83,6 +85,58 @@ def test_rules_by_hand() -> None:
     head = model.language_model.model.get_output_embeddings().weight
     assert (work["head"].forward, work["head"].backward) == (2 * head.numel(), 2 * head.numel())
     assert attention_flops({"num_hidden_layers": 3, "hidden_size": 10}, 100, causal=True) == 2 * 3 * 10 * 100**2
+
+
+def test_each_encoder_computes_its_own_tokens() -> None:
+    recipe = twin(load("points").recipe)
+    with torch.device("meta"):
+        model = Model(recipe.config_of(recipe.stages[1]).resolve(*vocabulary(recipe, "points")))
+        prepare(model, recipe.stages[2])
+    work = work_of(model)
+    length = RowLength(tokens=50, answers=5, encoded={"general": 10, "text": 30}, entries=4, pictures=1)
+    data = [DataRows(name="d", rows=100, own=100, pictures=100, how="declared", lengths=[length])]
+    found = stage_flops(model, data, 200, cached=False, recompute=False)
+    assert found["encoders.general"] == 200 * 10 * work["encoders.general"].both
+    assert found["encoders.text"] == 200 * 30 * work["encoders.text"].both
+    assert stage_flops(model, data, 200, cached=True, recompute=False)["encoders.text"] == found["encoders.text"] / 2, "each picture once"
+    width = {encoder.name: encoder.channels() for encoder in model.config.encoders}
+    assert disk_of(model, data, True, True, "bfloat16")["features"] == 100 * 2 * (10 * width["general"] + 30 * width["text"])
+
+
+def test_visits_follow_the_mixture() -> None:
+    said = ["stages.instruct.data={questions: 1.0, captions: 1.0}", "stages.instruct.mix={rows: 500, most: {captions: 0.2}}"]
+    recipe, stage = stage_of(WHOLE, *said, *(f"data.{name}.expect={{rows: {rows}, size: [32, 32]}}" for name, rows in (("questions", 100), ("captions", 900))))
+    config = recipe.config_of(stage).resolve(*vocabulary(recipe, "model"))
+    processor, known = processor_of(recipe, stage, config, None)
+    assert [(one.name, one.own, one.rows) for one in rows_of(recipe, stage, processor, known, None)] == [("questions", 100, 400), ("captions", 900, 100)]
+
+
+def test_equal_steps_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    measure = plan_stages.measure_steps
+    monkeypatch.setattr(plan_stages, "measure_steps", lambda *given, **more: (calls.append(given[3].name), measure(*given, **more))[1])
+    steps: plan_stages.Known = {}
+    found = []
+    for changes in ([], ["stages.instruct.steps=9", "stages.instruct.train.connector.learning_rate=1e-4"], ["stages.instruct.precision=bfloat16"]):
+        recipe, _ = stage_of(WHOLE, "data.questions.expect={rows: 50, size: [32, 32]}", *changes)
+        found.append(plan_stages.plan_stage(recipe, 3, A40, "none", None, steps).memory)
+    assert calls == ["instruct", "instruct"]
+    assert found[0] == found[1] != found[2]
+    again = plan_stages.plan_stage(stage_of(WHOLE, "data.questions.expect={rows: 50, size: [32, 32]}")[0], 3, A40, "none", None, {})
+    assert again.memory == found[0]
+
+
+def test_a_cache_that_cannot_pay_is_told() -> None:
+    large = ["data.questions.expect={rows: 200000000, size: [32, 32]}", "stages.instruct.steps=null"]
+    for changes, told in (
+        (["stages.instruct.epochs=1"], True),
+        (["stages.instruct.epochs=3"], False),
+        (["stages.instruct.epochs=1", "stages.instruct.cache_features=false"], False),
+        (["stages.instruct.epochs=3", "data.questions.expect={rows: 2000000000, size: [32, 32]}"], True),
+    ):
+        recipe, _ = stage_of(WHOLE, *large, *changes)
+        planned = plan_stages.plan_stage(recipe, 3, A40, "none", None, {})
+        assert [finding.code for finding in planned.findings] == ["plan/cache-cannot-pay"] * told, (changes, planned.time.disk)
 
 
 def test_named_hardware() -> None:

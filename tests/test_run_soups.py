@@ -257,7 +257,7 @@ def test_one_command_ends_in_a_table(finished: tuple[RunResult, Path], tmp_path:
 def test_the_plan_and_the_twin_have_the_soup(tmp_path: Path) -> None:
     file = recipe_file(tmp_path)
     recipe = load(file).recipe
-    [soup] = plan_soups(recipe, hardware("H100"), "none", None)
+    [soup] = plan_soups(recipe, hardware("H100"), "none", None, {})
     assert [stage.name for stage in soup.pool] == ["instruct-more", "instruct-notes"] and soup.scored == 11 and soup.hours > 0
     assert soup.disk["model"] > 0 and "soup mean (greedy of 3: instruct, instruct-more, instruct-notes)" in soup_text(soup, hardware("H100"))
     small = twin(recipe)

@@ -14,7 +14,7 @@ from sightline.model.assembly import ModelConfig
 from sightline.plan_rows import vocabulary
 from sightline.plan_serving import ServingPlan, plan_serving
 from sightline.plan_soups import SoupPlan, plan_soups
-from sightline.plan_stages import StagePlan, plan_stage, record
+from sightline.plan_stages import Known, StagePlan, plan_stage, record
 from sightline.plan_text import serving_text, soup_text, stage_text, summary
 from sightline.plan_time import Hardware, hardware
 from sightline.recipe import Recipe, load
@@ -133,7 +133,8 @@ def plan(
     named = hardware(machine)
     findings = absent(loaded)
     spread = [(sharding or stage.sharding) if named.devices > 1 else "none" for stage in loaded.recipe.stages]
-    stages = [plan_stage(loaded.recipe, number, named, own, run) for number, own in enumerate(spread)]
+    steps: Known = {}
+    stages = [plan_stage(loaded.recipe, number, named, own, run, steps) for number, own in enumerate(spread)]
     models, serving = [], {}
     for name, config in loaded.recipe.all_models().items():
         model = _empty(loaded.recipe, name, config)
@@ -141,7 +142,7 @@ def plan(
         seen = models[-1].picture_tokens
         served = plan_serving(model, seen[-1]["tokens"] if seen else 0, named)
         serving |= {name: served} if served is not None else {}
-    soups = plan_soups(loaded.recipe, named, spread[-1], run) if spread else []
+    soups = plan_soups(loaded.recipe, named, spread[-1], run, steps) if spread else []
     findings += [finding for stage in (*stages, *(one for soup in soups for one in soup.pool)) for finding in stage.findings]
     return Plan(
         recipe=loaded.recipe.name,

@@ -157,6 +157,8 @@ COUNTED = 1 << 20
 DEEP = 12
 """Deeper stacks are measured with `_PROBES` blocks and extended: every further block adds the same."""
 _PROBES = (4, 3)
+_FROZEN = 3
+"""Frozen blocks at the beginning of an encoder that are run."""
 
 
 def measure_steps(
@@ -179,6 +181,7 @@ def measure_steps(
         outside=max(0, sum(p.numel() for p in model.parameters()) - sum(sizes)),
     )
     _prove_norms(model)
+    _shorten_frozen(model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     stack = _stack(model)
     depth = len(stack) if stack is not None else 0
@@ -195,6 +198,26 @@ def measure_steps(
         step = {key: round(more.get(key, 0) + further * (more.get(key, 0) - less.get(key, 0))) for key in sorted(more | less)}
         grown.append(replace(whole, step=step, blocks=kept + kept[-1:] * (depth - _PROBES[0])))
     return grown
+
+
+def _shorten_frozen(model: Model) -> None:
+    """Takes frozen blocks out of encoders, from the first one on, but for a few: no gradient passes through them and nobody reads what is between them, so that each leaves as much as the
+    one before it, nothing, and the worst moment stays as it is.
+    """
+    for path, part in model.parts().items():
+        if not path.startswith("encoders.") or not getattr(part, "takes_prompts", False) or model.config.prompted_encoders:
+            continue
+        config: Any = part.config
+        blocks: list[nn.Module] = list(getattr(part, "blocks", []))
+        [stack] = [one for one in part.modules() if isinstance(one, nn.ModuleList) and blocks and list(one)[: len(blocks)] == blocks] or [None]
+        layers = [layer for read in (config.read(), *config.reads.values()) for layer in read.layers]
+        if stack is None or any(layer >= 0 for layer in layers):  # a layer that is counted from the first block would become another one
+            continue
+        trained = next((number for number, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())), len(blocks))
+        behind = {id(p) for block in blocks[trained:] for p in block.parameters()}
+        if all(id(p) in behind for p in part.parameters() if p.requires_grad):
+            read_first = min(layer % (len(stack) + 1) for layer in layers)
+            del stack[: max(0, min(trained, read_first) - _FROZEN)]
 
 
 def _prove_norms(model: Model) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sightline.data.mixing import SetSize, plan_mixture
 from sightline.model.assembly import ModelConfig
 from sightline.model.packing import Encoded
 from sightline.model.processor import Processor
@@ -39,13 +41,18 @@ class RowLength:
     """Decoder positions, pictures included."""
     answers: int
     """Supervised positions."""
-    patches: int = 0
-    """Tokens that encoders compute."""
+    encoded: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that each encoder computes, by its name."""
     entries: int = 0
     """Tokens behind the connector."""
     size: tuple[int, int] | None = None
     """px of its first picture."""
     pictures: int = 0
+
+    @property
+    def patches(self) -> int:
+        """Tokens that all encoders compute."""
+        return sum(self.encoded.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class DataRows:
     name: str
     rows: int
     """Visits in one epoch."""
+    own: int
+    """Rows of the set."""
     pictures: int
     """Different pictures."""
     how: str
@@ -64,6 +73,10 @@ class DataRows:
     def mean(self, key: str) -> float:
         """Mean of a number of its rows."""
         return sum(getattr(one, key) for one in self.lengths) / max(1, len(self.lengths))
+
+    def encoded(self, encoder: str) -> float:
+        """Mean tokens of a row that an encoder computes."""
+        return sum(one.encoded.get(encoder, 0) for one in self.lengths) / max(1, len(self.lengths))
 
 
 class BlankPictures(Processor):
@@ -110,7 +123,15 @@ def rows_of(recipe: Recipe, stage: StageConfig, processor: BlankPictures, true_t
             found.append(
                 _declared(name, weight, said or Expect(rows=stage.batch * (stage.steps or 1)), "declared" if said else "assumed", processor, objective)
             )
-    return found
+    return _mixed(stage, found)
+
+
+def _mixed(stage: StageConfig, found: list[DataRows]) -> list[DataRows]:
+    """Visits as `mix` shares them out, by the rule of the run. Which rows a model wrote is not known before they are there: none is taken for such."""
+    if stage.mix is None:
+        return found
+    sizes = [SetSize(name=one.name, rows=one.own, tokens=one.mean("tokens")) for one in found]
+    return [replace(one, rows=own.visits) for one, own in zip(found, plan_mixture(sizes, stage.mix, stage.data), strict=True)]
 
 
 def _measured(name: str, weight: float, store: Store, processor: BlankPictures, objective: Any) -> DataRows:
@@ -121,17 +142,19 @@ def _measured(name: str, weight: float, store: Store, processor: BlankPictures, 
     samples = [store[int(row)] for row in chosen]
     lengths = [length_of(objective.encode(sample, processor, rng)) for sample in samples]
     different = len({picture.hash for sample in samples for picture in sample.pictures})
-    return DataRows(
-        name=name, rows=math.ceil(round(weight * len(kept), 6)), pictures=round(different * len(kept) / max(1, len(chosen))), how="measured", lengths=lengths
-    )
+    rows, pictures = math.ceil(round(weight * len(kept), 6)), round(different * len(kept) / max(1, len(chosen)))
+    return DataRows(name=name, rows=rows, own=len(kept), pictures=pictures, how="measured", lengths=lengths)
 
 
 def length_of(encoded: Encoded) -> RowLength:
     """The numbers of one encoded row."""
+    tokens: Counter[str] = Counter()
+    for measure in encoded.measures:
+        tokens.update(measure.encoded)
     return RowLength(
         tokens=len(encoded.ids),
         answers=len(encoded.answers),
-        patches=sum(measure.patches for measure in encoded.measures),
+        encoded=dict(tokens),
         entries=sum(measure.entries for measure in encoded.measures),
         size=(encoded.pictures[0].width, encoded.pictures[0].height) if encoded.pictures else None,
         pictures=len(encoded.pictures),
@@ -154,7 +177,7 @@ def _declared(name: str, weight: float, said: Expect, how: str, processor: Blank
         written = answers - 1 + (own - answers - 1 if asks else 0)
         lengths.append(replace(least, tokens=least.tokens + written, answers=least.answers + answers - 1) if least.tokens else least)
     rows = math.ceil(round(weight * said.rows, 6))
-    return DataRows(name=name, rows=rows, pictures=0 if said.size is None else said.rows * said.pictures, how=how, lengths=lengths)
+    return DataRows(name=name, rows=rows, own=said.rows, pictures=0 if said.size is None else said.rows * said.pictures, how=how, lengths=lengths)
 
 
 def stand_in(said: Expect, question: int, answer: int, processor: Processor) -> Sample:

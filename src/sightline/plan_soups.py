@@ -13,7 +13,7 @@ from sightline.data.captioning import is_outside
 from sightline.model import directory
 from sightline.model.vlm import Model
 from sightline.plan_rows import DataRows, processor_of, rows_of, vocabulary
-from sightline.plan_stages import StagePlan, plan_stage
+from sightline.plan_stages import Known, StagePlan, plan_stage
 from sightline.plan_time import Hardware
 from sightline.recipe import Recipe
 from sightline.soup_recipe import soups_under, stages_under
@@ -42,14 +42,14 @@ class SoupPlan:
         return asdict(self)
 
 
-def plan_soups(recipe: Recipe, machine: Hardware, sharding: str, run: Path | None) -> list[SoupPlan]:
-    """The plan of every soup of a recipe."""
-    return [_plan_soup(recipe, name, machine, sharding, run) for name in recipe.soups]
+def plan_soups(recipe: Recipe, machine: Hardware, sharding: str, run: Path | None, steps: Known) -> list[SoupPlan]:
+    """The plan of every soup of a recipe. `steps`: see plan_stage."""
+    return [_plan_soup(recipe, name, machine, sharding, run, steps) for name in recipe.soups]
 
 
-def _plan_soup(recipe: Recipe, name: str, machine: Hardware, sharding: str, run: Path | None) -> SoupPlan:
+def _plan_soup(recipe: Recipe, name: str, machine: Hardware, sharding: str, run: Path | None, steps: Known) -> SoupPlan:
     config, names = recipe.soups[name], recipe.ingredients_of(name)
-    pool = [plan_stage(small, number, machine, sharding, run) for small, number in _pool_recipes(recipe, name)]
+    pool = [plan_stage(small, number, machine, sharding, run, steps) for small, number in _pool_recipes(recipe, name)]
     means = {"greedy": len(names) - 1, "average": 0, "maximum": 0}[config.method] * (len(config.parts) if config.by_part else 1)
     shown = len(names) + 1 + (config.method == "greedy")  # the table: singles, their average, and the soup
     selected, reported = (_rows(recipe, some, name, run) for some in (config.select_on, recipe.reported_of(name)))

@@ -7,23 +7,10 @@ from collections.abc import Sequence
 from sightline.plan_serving import ServingPlan
 from sightline.plan_soups import SoupPlan
 from sightline.plan_stages import StageMemory, StagePlan
-from sightline.plan_time import Hardware
+from sightline.plan_time import Hardware, hours, size
 from sightline.train.stage import table_text
 
 _BAR = 30
-
-
-def size(count: float) -> str:
-    """Bytes in the unit that leaves few digits."""
-    for unit, of in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= of:
-            return f"{count / of:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
-
-
-def hours(count: float) -> str:
-    """Hours, minutes or seconds."""
-    return f"{count:,.1f} h" if count >= 1 else f"{count * 60:.0f} min" if count * 60 >= 1 else f"{count * 3600:.0f} s"
 
 
 def stage_text(stage: StagePlan, machine: Hardware) -> str:

@@ -68,6 +68,19 @@ def own_speed(dtype: torch.dtype = torch.float32) -> float:
     return done * 2 * 1024**3 / (time.perf_counter() - start)
 
 
+def size(count: float) -> str:
+    """Bytes in the unit that leaves few digits."""
+    for unit, of in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= of:
+            return f"{count / of:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
+def hours(count: float) -> str:
+    """Hours, minutes or seconds."""
+    return f"{count:,.1f} h" if count >= 1 else f"{count * 60:.0f} min" if count * 60 >= 1 else f"{count * 3600:.0f} s"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """FLOPs of a part for one token that it reads, without and with its part of the backward pass."""
@@ -152,12 +165,12 @@ def stage_flops(model: Model, data: Sequence[DataRows], rows: int, cached: bool,
         visits = share[one.name]
         looks = min(visits * max(1e-9, one.mean("pictures")), one.pictures) / max(1e-9, one.mean("pictures")) if cached and one.pictures else visits
         for path, cost in work.items():
-            frozen_view = path.startswith("encoders.")
+            encoder = path.removeprefix("encoders.") if path.startswith("encoders.") else None
             tokens = {"head": one.mean("answers"), "language_model": one.mean("tokens"), "text_encoder": one.mean("tokens") or 77.0}.get(
-                path, one.mean("patches") if frozen_view else one.mean("entries")
+                path, one.mean("entries") if encoder is None else one.encoded(encoder)
             )
             again = cost.forward if recompute and cost.backward and path != "head" else 0.0
-            times = looks if frozen_view and not cost.backward else visits
+            times = looks if encoder is not None and not cost.backward else visits
             found[path] = found.get(path, 0.0) + times * tokens * (cost.both + again)
             if path == "language_model" and language is not None:
                 squared = sum(attention_flops(language.block(), length.tokens, True) for length in one.lengths) / max(1, len(one.lengths))
@@ -169,13 +182,13 @@ def disk_of(model: Model, data: Sequence[DataRows], first: bool, cached: bool, p
     """Bytes that a stage writes: parts of its model that no earlier stage wrote, checkpoints (weights and moments of what is trained), and cached features."""
     changed = sum(p.numel() * p.element_size() for part in model.parts().values() if first or _trains(part) for p in part.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    width = sum(encoder.channels() for encoder in model.config.encoders)
     number = 2 if precision == "bfloat16" else 4
-    patches = sum(one.pictures * one.mean("patches") / max(1e-9, one.mean("pictures")) for one in data)
+    widths = {encoder.name: encoder.channels() * number for encoder in model.config.encoders}
+    features = sum(one.pictures / max(1e-9, one.mean("pictures")) * one.encoded(name) * width for one in data for name, width in widths.items())
     return {
         "model": changed,
         "checkpoints": _KEPT * 12 * trained,
-        "features": round(patches * width / max(1, len(model.config.encoders)) * number) if cached else 0,
+        "features": round(features) if cached else 0,
     }
 
 

@@ -13,9 +13,8 @@ from sightline.errors import Problem
 from sightline.expansion import expand, selected, static_keys, trials_of
 from sightline.plan import absent
 from sightline.plan_soups import SoupPlan, plan_soups
-from sightline.plan_stages import StagePlan, plan_stage, record
-from sightline.plan_text import hours, size
-from sightline.plan_time import Hardware, hardware
+from sightline.plan_stages import Known, StagePlan, plan_stage, record
+from sightline.plan_time import Hardware, hardware, hours, size
 from sightline.recipe import Recipe, load
 from sightline.recipe_source import Loaded
 
@@ -94,12 +93,13 @@ def plan_study(recipe: str | Path, overrides: Sequence[str], machine: str, shard
     disk: dict[str, float] = {}
     stages: list[StagePlan] = []
     findings: dict[tuple[str, str], Problem] = {}
+    steps: Known = {}
     for (table, name, loaded, _), own in zip(planned, keys, strict=True):
         folder = run / "variants" / table / name if run is not None else None
         for problem in absent(loaded):
             findings.setdefault((problem.code, problem.found), problem)
         spread = [(sharding or stage.sharding) if named.devices > 1 else "none" for stage in loaded.recipe.stages]
-        found, soups = _new(loaded.recipe, own, spent, named, spread, folder)
+        found, soups = _new(loaded.recipe, own, spent, named, spread, folder, steps)
         for key, stage in found.items():
             spent[key], disk[key] = stage.time.hours, sum(stage.time.disk.values())
             stages.append(stage)
@@ -147,17 +147,17 @@ def _recipes(recipe: str | Path, overrides: Sequence[str]) -> list[tuple[str, st
 
 
 def _new(
-    recipe: Recipe, keys: dict[str, str], known: dict[str, float], machine: Hardware, spread: Sequence[str], folder: Path | None
+    recipe: Recipe, keys: dict[str, str], known: dict[str, float], machine: Hardware, spread: Sequence[str], folder: Path | None, steps: Known
 ) -> tuple[dict[str, StagePlan], dict[str, SoupPlan]]:
     """Plans of a row's stages and soups that no row before it has."""
     found = {
-        keys[f"stages/{stage.name}"]: plan_stage(recipe, number, machine, spread[number], folder)
+        keys[f"stages/{stage.name}"]: plan_stage(recipe, number, machine, spread[number], folder, steps)
         for number, stage in enumerate(recipe.stages)
         if keys[f"stages/{stage.name}"] not in known
     }
     soups = {}
     if any(keys[f"soups/{name}"] not in known for name in recipe.soups):
-        for soup in plan_soups(recipe, machine, spread[-1], folder):
+        for soup in plan_soups(recipe, machine, spread[-1], folder, steps):
             soups[keys[f"soups/{soup.name}"]] = soup
             found |= {keys[f"stages/{stage.name}"]: stage for stage in soup.pool if keys[f"stages/{stage.name}"] not in known}
     return found, soups

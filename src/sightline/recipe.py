@@ -29,7 +29,7 @@ from sightline.train.stage import StageConfig
 from sightline.vary_recipe import SelectConfig, VaryConfig, vary_faults
 
 _PATHS = re.compile(
-    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.(with|key_file)|evaluate\.[^.]+\.(benchmark(\.[^.]+)?\.(classes|path|pictures|judge_prompt)|judge_key_file)|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
+    r"data\.[^.]+\.read(\.\d+)?\.path|data\.[^.]+\.then\.\d+(\.[^.]+)?\.(with|key_file)|evaluate\.[^.]+\.(benchmark(\.[^.]+)?\.(classes|labels|path|pictures|judge_prompt)|judge_key_file)|(model|models\.[^.]+)\.(side_)?tokenizer\.path"
 )
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -340,8 +340,8 @@ class Recipe(Config):
             )
             if getattr(one.benchmark, "judged", False) and one.judge is None:
                 yield f"evaluate.{name}.judge: a model that judges its answers, http://HOST:PORT/v1#MODEL or a folder"
-            if one.thumbnails is not None and wanted["benchmark"] is None:
-                yield f"evaluate.{name}.thumbnails: only beside a benchmark made from data"
+            if one.thumbnails is not None and one.benchmark.kind not in ("questions", "captions"):  # pyright: ignore[reportAttributeAccessIssue]
+                yield f"evaluate.{name}.thumbnails: only beside `questions` and `captions` made from data"
             if one.stage is not None and one.stage not in (*stages, *self.soups):
                 yield f"evaluate.{name}.stage: no stage {one.stage!r}; there is {', '.join((*stages, *self.soups))}"
         yield from (f"held_out: no data is called {pattern!r}" for pattern in self.held_out if not any(fnmatchcase(name, pattern) for name in data))

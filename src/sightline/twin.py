@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from sightline import recipe_source
 from sightline.data.captioning import Asking, Caption, Match, is_outside
+from sightline.data.operators import Take
 from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.dota import Dota
 from sightline.data.readers.karpathy_captions import KarpathyCaptions
 from sightline.data.readers.label_masks import LabelMasks
 from sightline.data.scenes import Scenes
-from sightline.data.scoring import ClipScore, MatchScore, Perplexity
+from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
 from sightline.evaluate.benchmarks import Questions as QuestionBenchmark
 from sightline.kinds import Config
 from sightline.lineage import write_text
@@ -42,6 +43,12 @@ _LONGEST = 2048
 """Most tokens of a toy's sample."""
 _SHORT = 16
 """Most tokens of an answer."""
+_MOST = 4
+"""A stage of a row has at most so many times the steps of the base's."""
+_UNMADE = ("change", "zero-shot")
+"""Benchmarks of pairs and of one class a picture, which made scenes are not."""
+_CAPTIONED = {"captions", "caption-set", "retrieval"}
+"""Benchmarks that need captions."""
 _SPREAD = 0.09
 """Standard deviation of random weights: narrow layers learn little from the 0.02 of wide ones."""
 _LOUD = 3.0e-3
@@ -68,10 +75,10 @@ def twin(recipe: Recipe, rows: int = 8, remember: int | None = None, texts: Sequ
             "select": None,
             "model": models.pop("model", None) if recipe.model else None,
             "models": models,
-            "data": {MADE: _made(rows), **{name: _data(recipe, name) for name in recipe.data}},
+            "data": {MADE: _made(rows), **{name: _data(recipe, name, rows) for name in recipe.data}},
             "stages": [_stage(recipe, number, stage) for number, stage in enumerate(recipe.stages)],
             "soups": {name: _soup(recipe, name) for name in recipe.soups if _made_here(recipe, name)},
-            "evaluate": {name: _evaluation(one) for name, one in recipe.evaluate.items() if hasattr(one.benchmark, "data") and _asked_here(recipe, one)},
+            "evaluate": {name: _evaluation(one) for name, one in recipe.evaluate.items() if _asked_here(recipe, one)},
         }
     )
     return small if remember is None else _remembering(small, rows, remember)
@@ -98,13 +105,13 @@ def study_twin(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     every = [variant.loaded.recipe for rows in groups.values() for variant in rows]
     used = list(dict.fromkeys(data for one in every for stage in one.stages for data in stage.data))
     texts = [data for data in used if all(data in one.data and not one.awaited()[data] for one in every)]
-    toys = {(group, variant.name): twin(variant.loaded.recipe, texts=texts) for group, rows in groups.items() for variant in rows}
-    selecting = {
-        place: variant.loaded.recipe for place, variant in zip(toys, (one for rows in groups.values() for one in rows)) if variant.loaded.recipe.select
-    }
+    recipes = {(group, variant.name): variant.loaded.recipe for group, rows in groups.items() for variant in rows}
+    toys = {place: twin(one, texts=texts) for place, one in recipes.items()}
+    selecting = {place: one for place, one in recipes.items() if one.select}
     for place, toy in toys.items():
         data = {name: _asked_most(name, place, groups, toys) for name in toy.data}
-        toys[place] = toy.model_copy(update={"data": data, "select": _selecting(selecting.get(place), toy)})
+        stages = _long(toy, recipes[place], recipes[place[0], groups[place[0]][0].name])
+        toys[place] = toy.model_copy(update={"data": data, "stages": stages, "select": _selecting(selecting.get(place), toy)})
     first = next(iter(toys.values()))
     if SELECTION in groups:
         return toys[SELECTION, groups[SELECTION][-1].name]
@@ -118,6 +125,25 @@ def study_twin(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             changes[name] = {key: told[key] for key in told if key in keys}
         vary[group] = VaryConfig(rows=changes, base=base, cumulative=cumulative, columns=_kept_columns(whole.vary[group], first))
     return first.model_copy(update={"vary": vary})
+
+
+def _long(toy: Recipe, recipe: Recipe, base: Recipe) -> list[StageConfig]:
+    """Stages whose steps are to those of the base's twin as the steps at full size, where rows are expected: fewer and more steps are controls."""
+    usual = {stage.name: steps for stage in base.stages if (steps := _expected_steps(base, stage))}
+    own = {stage.name: _expected_steps(recipe, stage) for stage in recipe.stages}
+    share = {name: steps / usual[name] for name, steps in own.items() if steps and name in usual}
+    return [stage.model_copy(update={"steps": min(_MOST * STEPS, max(1, round(STEPS * share.get(stage.name, 1.0))))}) for stage in toy.stages]
+
+
+def _expected_steps(recipe: Recipe, stage: StageConfig) -> int | None:
+    """Steps at full size; None where they follow from rows of which nothing is expected."""
+    rows = {name: recipe.data[name].expect for name in stage.data}
+    if stage.steps is None and stage.mix is not None:
+        return stage.total_steps(stage.mix.rows) if stage.mix.rows is not None else None
+    counted = [weight * said.rows if (said := rows[name]) is not None else None for name, weight in stage.data.items()]
+    if stage.steps is None and None in counted:
+        return None
+    return stage.total_steps(round(sum(one for one in counted if one is not None)))
 
 
 def _asked_most(name: str, place: tuple[str, str], groups: Mapping[str, Sequence[Variant]], toys: Mapping[tuple[str, str], Recipe]) -> DataConfig:
@@ -185,10 +211,28 @@ def _made(rows: int) -> DataConfig:
     return DataConfig(make=scenes, read=[ReadConfig(format=reader.kind) for reader in readers])
 
 
-def _data(recipe: Recipe, name: str) -> DataConfig:
-    """Rows of the made scenes, or of what it was taken from, in the form that its users ask for."""
-    asking = [_asking(operator) for operator in recipe.data[name].then if isinstance(operator, Asking) and not is_outside(operator.answered_by)]
-    return DataConfig(source=recipe.data[name].source or MADE, then=[*_operators(recipe, name), *asking])
+def _data(recipe: Recipe, name: str, rows: int) -> DataConfig:
+    """Rows of the made scenes, or of what it was taken from, in the form that its users ask for; asked and chosen in the order of the recipe."""
+    before: list[Config] = []
+    after: list[Config] = []
+    for operator in recipe.data[name].then:
+        if isinstance(operator, Asking) and not is_outside(operator.answered_by):
+            after.append(_asking(operator))
+        elif (chosen := _choosing(operator, recipe, name, rows)) is not None:
+            (after if after else before).append(chosen)
+    return DataConfig(source=recipe.data[name].source or MADE, then=[*before, *_operators(recipe, name), *after])
+
+
+def _choosing(operator: Config, recipe: Recipe, name: str, rows: int) -> Config | None:
+    """The same choice among fewer rows: a share by score as it is, the first or last rows in the proportion of what is expected. Bounds of scores mean nothing for a toy, and splits are not made."""
+    if isinstance(operator, ByScore) and (operator.lowest or operator.highest):
+        return operator.model_copy(update={"at_least": None, "at_most": None})
+    source = recipe.data[name].source
+    whole = recipe.data[source].expect if source is not None else None
+    if isinstance(operator, Take) and whole is not None and (operator.first or operator.last):
+        few = {key: max(1, round(rows * said / whole.rows)) if (said := getattr(operator, key)) else None for key in ("first", "last")}
+        return operator.model_copy(update={"split": (), **few})
+    return None
 
 
 def _asking(operator: Asking) -> Asking:
@@ -217,9 +261,10 @@ def _operators(recipe: Recipe, name: str) -> list[Config]:
     scored = {one.benchmark.kind for one in recipe.evaluate.values() if getattr(one.benchmark, "data", None) == name}  # pyright: ignore[reportAttributeAccessIssue]
     if not objectives and not scored:
         return []
-    if "text" in objectives:
+    said = recipe.data[name].expect
+    if "text" in objectives or (said is not None and said.size is None):
         return [Notes(per_picture=1)]
-    described = objectives & {"contrastive", "picture-text"} or "captions" in scored or _has_captions(recipe, name)
+    described = objectives & {"contrastive", "picture-text"} or scored & _CAPTIONED or _has_captions(recipe, name)
     return [Captions()] if described else [Questions(per_picture=1)]
 
 
@@ -271,7 +316,7 @@ def _soup(recipe: Recipe, name: str) -> SoupConfig:
     config = recipe.soups[name]
     here = tuple(one for one in config.ingredients if _here(recipe, one))
     made = {*here, *(stage.name for stage in recipe.pool_of(name))}
-    kept = [key for key, one in recipe.evaluate.items() if hasattr(one.benchmark, "data") and _asked_here(recipe, one)]
+    kept = [key for key, one in recipe.evaluate.items() if _asked_here(recipe, one)]
     asked = {key: tuple(one for one in getattr(config, key) if one in kept) for key in ("select_on", "report_on")}
     unscored = {} if asked["select_on"] else {"method": "average", "by_part": False}
     weights = {one: weight for one, weight in config.weights.items() if one in made}
@@ -279,7 +324,10 @@ def _soup(recipe: Recipe, name: str) -> SoupConfig:
 
 
 def _asked_here(recipe: Recipe, one: EvaluateConfig) -> bool:
-    """Whether what an evaluation asks is in the twin."""
+    """Whether what an evaluation asks is in the twin, and who answers."""
+    benchmark: Any = one.benchmark
+    if getattr(benchmark, "data", None) is None or benchmark.kind in _UNMADE:
+        return False
     return one.stage not in recipe.soups or _made_here(recipe, one.stage)
 
 

@@ -109,6 +109,8 @@ class VariantTable:
     """In training loops, everything once."""
     selected_on: tuple[str, ...] = ()
     """Evaluations that some row's data was chosen by: scores of that row there are too high for new pictures."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Column -> the metric that stands in it, where the column names an evaluation alone."""
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -141,7 +143,9 @@ class VariantTable:
         return "\n".join([*lines, *(f"% {stamp}" for stamp in stamps)]) + "\n"
 
     def _head(self, column: str) -> str:
-        return f"{column} (selected on)" if column.partition(".")[0] in self.selected_on else column
+        metric = self.shown.get(column, "all")
+        named = column if metric == "all" else f"{column}: {metric}"
+        return f"{named} (selected on)" if column.partition(".")[0] in self.selected_on else named
 
     def _kinds(self) -> tuple[str, ...]:
         return ("to base", "to row above") if self.cumulative else ("to base",)
@@ -183,9 +187,9 @@ def made_table(name: str, rows: Sequence[RowFacts], columns: Sequence[str] = (),
         made.append(TableRow(name=row.name, cells=cells, spent=_spent(row, uses), changes=row.changes, folder=row.folder, selection=row.selection))
     taken = {fingerprint: cost for row in rows for fingerprint, cost in row.costs.items()}
     spent = sum(cost.seconds for cost in taken.values() if _trained(cost)) / 3600
-    return VariantTable(
-        name=name, columns=(*chosen, *([MEAN] if averaged else [])), rows=tuple(made), cumulative=cumulative, hours=spent, selected_on=selected_on
-    )
+    shown = {column: row.headlines[column] for row in rows for column in chosen if column in row.headlines}
+    columns = (*chosen, *([MEAN] if averaged else []))
+    return VariantTable(name=name, columns=columns, rows=tuple(made), cumulative=cumulative, hours=spent, selected_on=selected_on, shown=shown)
 
 
 def _unit(row: RowFacts, evaluation: str) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from published_files import built, png, values
 from sightline.errors import Problem, Refused
+from sightline.evaluate.benchmark_table import BENCHMARK
 from sightline.evaluate.localisation import Truth, average_precision, compare, detection_flags, localisation_metrics
 from sightline.evaluate.mask_figures import Pixels, count_pixels, mask_metrics, painted
+from sightline.evaluate.read_sets import samples_at
 from sightline.evaluate.region_benchmarks import RegionBenchmark
 from sightline.samples.codecs import FORMAT_ERROR
 from sightline.samples.exchange import Answer
@@ -112,6 +116,18 @@ def test_grounding_of_annotations(tmp_path: Path) -> None:
     wrong = [replace(right[0], items=(), problems=(fault,)), *right[1:]]
     assert values(benchmark.score(wrong), "acc@0.5", "format-error", "miss") == {"acc@0.5": 0.6667, "format-error": 0.3333, "miss": 0.3333}
     assert built("referring", tmp_path).rows[0].index == "P0.png#plane"
+
+
+@pytest.mark.parametrize("kind", ["grounding", "referring", "rotated-map"])
+def test_data_of_a_recipe_is_asked_like_a_set_at_a_path(tmp_path: Path, kind: str) -> None:
+    at_path = built(kind, dota(tmp_path))
+    config: Any = BENCHMARK.parse({"kind": kind, "data": "mine", "limit": 1})
+    named = config.build(samples_at(tmp_path))
+    assert [row.index for row in named.rows] == [row.index for row in at_path.rows if row.index.startswith("P0")]
+    assert named.score(said(named)).metrics == built(kind, tmp_path, limit=1).score(said(named)).metrics
+    assert named.questions[0].source.origin.source == "mine"
+    with pytest.raises(ValidationError, match="one of the two"):
+        BENCHMARK.parse({"kind": kind})
 
 
 def test_words_are_read_by_a_codec_in_pixels(tmp_path: Path) -> None:

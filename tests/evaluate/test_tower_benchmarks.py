@@ -19,6 +19,7 @@ from sightline.evaluate.comparing import ModelAnswerer
 from sightline.evaluate.embedding_benchmarks import EmbeddingBenchmark
 from sightline.evaluate.meteor import meteor_scores
 from sightline.evaluate.metrics import tokenize
+from sightline.evaluate.read_sets import samples_at
 from sightline.model.assembly import ModelConfig
 from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
@@ -93,6 +94,15 @@ def test_classes_by_templates(tmp_path: Path) -> None:
     for wrong in ({"templates": ("no place",)}, {"names": {"sea": "x"}}):
         with pytest.raises(Refused):
             ZeroShot(path=str(tmp_path), **wrong).build()  # pyright: ignore[reportArgumentType]
+
+
+def test_data_of_a_recipe_is_asked_like_a_set_at_a_path(tmp_path: Path) -> None:
+    (tmp_path / "classes").mkdir()
+    samples, known = samples_at(captions(tmp_path)), samples_at(classes(tmp_path / "classes"))
+    assert Retrieval(data="mine").build(samples).texts == Retrieval(path=str(tmp_path / "dataset.json")).build().texts
+    assert ZeroShot(data="mine").build(known).questions == ZeroShot(path=str(tmp_path / "classes")).build().questions
+    named, at_path = CaptionSet(data="mine", limit=2).build(samples), CaptionSet(path=str(tmp_path / "dataset.json"), limit=2).build()
+    assert named.rows == at_path.rows and len(named.rows) == 2
 
 
 def test_a_tower_answers(tmp_path: Path) -> None:

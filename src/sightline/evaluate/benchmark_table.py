@@ -13,6 +13,7 @@ from sightline.evaluate.benchmark_kinds.mm_vet import MmVet
 from sightline.evaluate.benchmark_kinds.mme import Mme
 from sightline.evaluate.benchmark_kinds.mmmu import Mmmu
 from sightline.evaluate.benchmark_kinds.multiple_choice import Ai2d, MmBench, MmStar, MultipleChoice, RealWorldQa, ScienceQaTest
+from sightline.evaluate.benchmark_kinds.object_hallucination import Chair, LabelProbes
 from sightline.evaluate.benchmark_kinds.ocrbench import OcrBench
 from sightline.evaluate.benchmark_kinds.own_questions import OwnQuestions
 from sightline.evaluate.benchmark_kinds.pope import Pope
@@ -21,9 +22,9 @@ from sightline.evaluate.benchmarks import BENCHMARK
 
 __all__ = ["BENCHMARK"]
 
-_YES_NO = (Mme, Pope, HallusionBench)
+_YES_NO = (Mme, Pope, HallusionBench, LabelProbes)
 _CHOICES = (MultipleChoice, MmBench, MmStar, Ai2d, RealWorldQa, ScienceQaTest, Mmmu, MathVista)
-_TEXTS = (OcrBench, VqaV2Test, TextVqaTest, GqaTest, OcrVqaTest, ChartQa, DocVqa, InfoVqa, RsvqaTest, VqaRadTest, OwnQuestions, CaptionSet)
+_TEXTS = (OcrBench, VqaV2Test, TextVqaTest, GqaTest, OcrVqaTest, ChartQa, DocVqa, InfoVqa, RsvqaTest, VqaRadTest, OwnQuestions, CaptionSet, Chair)
 _REGIONS = (Grounding, Referring, RotatedMap, Masks, Change)
 _VECTORS = (Retrieval, ZeroShot)
 _JUDGED = (MmVet, LlavaBench)

@@ -202,11 +202,11 @@ class CaptionBenchmark:
         rows = tuple(
             judged(question, answer, rouge_l(caption, several)) for question, answer, caption, several in zip(self.questions, matched, captions, references)
         )
-        return Scores(metrics=metrics, habits=_caption_habits(captions, pictures) | {"cut-off": cut_off(matched)}, per_request=rows)
+        return Scores(metrics=metrics, habits=caption_habits(captions, pictures, matched), per_request=rows)
 
 
-def _caption_habits(captions: Sequence[Tokens], pictures: Sequence[object]) -> dict[str, Value]:
-    """Mean rep-n with bootstrap intervals, the commonest caption, and distinct-n, which has no interval: drawing twice makes any corpus look repetitive."""
+def caption_habits(captions: Sequence[Tokens], pictures: Sequence[object], answers: Sequence[Answer]) -> dict[str, Value]:
+    """Mean rep-n with bootstrap intervals, the commonest caption, distinct-n, which has no interval, since drawing twice makes any corpus look repetitive, and captions that were cut off."""
     times = resamples([str(picture) for picture in pictures], np.random.default_rng(_BOOTSTRAP_SEED))
     found: dict[str, Value] = {"same-answer": share(commonest(" ".join(tokens) for tokens in captions)[1], len(captions))}
     for n in (2, 3, 4):
@@ -216,4 +216,4 @@ def _caption_habits(captions: Sequence[Tokens], pictures: Sequence[object]) -> d
     for n in (1, 2):
         value = distinct(captions, n)
         found[f"distinct-{n}"] = Value(value=value, low=value, high=value, n=len(captions))
-    return found
+    return found | {"cut-off": cut_off(answers)}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sightline.evaluate.asking import Judged, Question, Scores, paired
 from sightline.evaluate.metrics import Value
-from sightline.evaluate.published import PublishedKind, PublishedRow, Verdict, refused
-from sightline.evaluate.read_sets import kept_answers, samples_at
+from sightline.evaluate.published import PublishedRow, Verdict, refused
+from sightline.evaluate.read_sets import SetKind, kept_answers
 from sightline.samples.exchange import Answer, Answerer, Request
 from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 
@@ -21,22 +21,18 @@ Vectors = NDArray[np.float64]
 """(n, E) of unit length."""
 
 
-class EmbeddingKind(PublishedKind):
-    """Base of these kinds: `path` is a store, or a set in any layout that is read."""
+class EmbeddingKind(SetKind):
+    """Base of these kinds."""
 
     needs: ClassVar[tuple[str, ...]] = ("embed",)
     """Abilities of the model that is asked."""
-    split: str | None = None
-    """Split that is asked; all when absent."""
-    layout: str = "auto"
-    """Format of the set, by the name of its reader; auto recognises it."""
 
     @abstractmethod
     def prepared(self, samples: Sequence[Sample]) -> EmbeddingBenchmark:
         """The benchmark of samples of one picture each."""
         raise NotImplementedError
 
-    def rows(self, seen: bool) -> Iterator[PublishedRow]:
+    def rows_of(self, samples: Sequence[Sample]) -> Iterator[PublishedRow]:
         """None: nothing is answered in words."""
         return iter(())
 
@@ -49,11 +45,11 @@ class EmbeddingKind(PublishedKind):
         raise AssertionError("vectors are compared, not words")
 
     def build(self, samples: Iterable[Sample] = (), seen: bool = True) -> EmbeddingBenchmark:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The benchmark of the set at `path`; `samples` are none. Refused for a sample with no or several pictures."""
-        found = samples_at(Path(self.path), self.split, self.layout)[: self.limit]
+        """The benchmark of the samples of `data`, or of the set at `path`. Refused for a sample with no or several pictures."""
+        found = self.asked_samples(samples)[: self.limit]
         if odd := [sample for sample in found if len(sample.pictures) != 1]:
             said = f"{len(odd)} samples with no or several pictures, {odd[0].id} first"
-            raise refused("one-picture", self.path, said, "one picture in each sample", "leave them out")
+            raise refused("one-picture", self.asked_of, said, "one picture in each sample", "leave them out")
         return self.prepared(found)
 
 

@@ -98,6 +98,11 @@ class PublishedKind(Config):
     prompt: str = ""
     """What is said after the question, on a line of its own."""
 
+    @property
+    def asked_of(self) -> str:
+        """What is asked, for people: the file."""
+        return self.path
+
     @abstractmethod
     def rows(self, seen: bool) -> Iterator[PublishedRow]:
         """The questions of the files, in order; pictures are opened only where they are `seen`."""
@@ -192,7 +197,7 @@ class PublishedBenchmark:
             found, allowed = f"{len(unanswered)} rows without an answer, this one first", "an answer for each question"
             problems.append(Problem(code="evaluate/no-answer", place=unanswered[0].place, found=found, allowed=allowed, fix="use the split that holds answers"))
         if not self.rows:
-            problems.append(Problem(code="evaluate/nothing-to-ask", place=config.path, found="no question", allowed=config.files, fix="correct the path"))
+            problems.append(Problem(code="evaluate/nothing-to-ask", place=config.asked_of, found="no question", allowed=config.files, fix="correct the path"))
         if problems:
             raise Refused(problems)
         self.questions = tuple(self._question(row) for row in self.rows)
@@ -201,7 +206,7 @@ class PublishedBenchmark:
         items = items_of(self.config.asked(row), row.pictures)
         kind = self.config.kind_of(row)
         sample = Sample(
-            id=row.index, pictures=row.pictures, turns=(Turn(role="user", items=items),), attributes={"kind": kind}, origin=Origin(source=self.config.path)
+            id=row.index, pictures=row.pictures, turns=(Turn(role="user", items=items),), attributes={"kind": kind}, origin=Origin(source=self.config.asked_of)
         )
         right = (row.answer, row.options[row.answer]) if row.answer in row.options else (row.answer,)
         return Question(request=Request(sample=sample, decoding=Decoding(max_tokens=self.config.max_tokens)), kind=kind, right=right, source=sample)

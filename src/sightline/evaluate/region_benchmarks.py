@@ -15,8 +15,8 @@ from sightline.evaluate.answer_files import read_answers
 from sightline.evaluate.asking import Scores, judged, paired
 from sightline.evaluate.benchmarks import cut_off
 from sightline.evaluate.metrics import Value, commonest, share
-from sightline.evaluate.published import PublishedBenchmark, PublishedKind, PublishedRow, Verdict, refused
-from sightline.evaluate.read_sets import kept_answers, samples_at
+from sightline.evaluate.published import PublishedBenchmark, PublishedRow, Verdict, refused
+from sightline.evaluate.read_sets import SetKind, kept_answers, samples_at
 from sightline.kinds import Config
 from sightline.samples.codec_table import codec_said
 from sightline.samples.codecs import CODEC, FORMAT_ERROR, regions_in
@@ -49,16 +49,12 @@ class RegionAnswer(NamedTuple):
     answer: Answer
 
 
-class RegionKind(PublishedKind):
-    """Base of these kinds: `path` is a store, or a set in any layout that is read and has regions."""
+class RegionKind(SetKind):
+    """Base of these kinds: what they ask about has regions."""
 
     files: ClassVar[str] = "a store, or a set with regions in a layout that is read"
     headlines: ClassVar[tuple[str, ...]] = ("acc@0.5",)
     """Metrics that stand first on the page."""
-    split: str | None = None
-    """Split that is asked; all when absent."""
-    layout: str = "auto"
-    """Format of the set, by the name of its reader; auto recognises it."""
     codec: Annotated[Config, CODEC, BeforeValidator(codec_said)] | None = None
     """How ready answers in words write regions. The answers of a model are read by the model's own codec, which this does not change."""
     max_tokens: int = Field(default=256, ge=1)
@@ -74,9 +70,8 @@ class RegionKind(PublishedKind):
         """The figures, the headline first, and the score of each row, 0..1."""
         raise NotImplementedError
 
-    def rows(self, seen: bool) -> Iterator[PublishedRow]:
-        """See PublishedKind. Pictures are read in any case: their sizes say where regions are. The same question about the same picture is asked once."""
-        samples = samples_at(Path(self.path), self.split, self.layout)
+    def rows_of(self, samples: Sequence[Sample]) -> Iterator[PublishedRow]:
+        """See SetKind. Pictures are read in any case: their sizes say where regions are. The same question about the same picture is asked once."""
         labels = sorted({region.label for sample in samples for region in sample.annotations if region.label is not None})
         asked: set[tuple[str, str]] = set()
         for row in (row for sample in samples for row in self.questions_of(sample, labels)):
@@ -97,8 +92,8 @@ class RegionKind(PublishedKind):
         raise AssertionError("regions are compared, not words")
 
     def build(self, samples: Iterable[Sample] = (), seen: bool = True) -> RegionBenchmark:
-        """See PublishedKind."""
-        return RegionBenchmark(self, self._limited(self.rows(seen)), seen)
+        """See SetKind."""
+        return RegionBenchmark(self, self._limited(self.rows_of(self.asked_samples(samples))), seen)
 
     def said(self, row: RegionRow, answer: Answer) -> RegionAnswer:
         """The regions of an answer, and whether something in it was no well formed region.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -56,8 +56,13 @@ class Measure:
     """Decoder positions: entries, learned vectors and control tokens of the layout; plain text of the layout is not counted."""
     memory: int
     """Memory positions, counted likewise."""
-    patches: int
-    """Tokens that the encoders compute."""
+    encoded: Mapping[str, int]
+    """Tokens that each encoder computes, by its name."""
+
+    @property
+    def patches(self) -> int:
+        """Tokens that all encoders compute."""
+        return sum(self.encoded.values())
 
     @property
     def entries(self) -> int:
@@ -265,7 +270,7 @@ class ModelConfig(Config):
             grids=grids,
             decoder=positions(pieces, "decoder"),
             memory=positions(pieces, "memory"),
-            patches=sum(grid.count for own in raw.values() for grid in own if grid is not None),
+            encoded={name: sum(grid.count for grid in own if grid is not None) for name, own in raw.items()},
         )
 
     def _grids(self, tiling: Tiling, raw: dict[str, Sequence[Grid | None]]) -> tuple[Grid, ...]:

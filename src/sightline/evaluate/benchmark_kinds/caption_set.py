@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,22 +12,21 @@ from pydantic import Field
 from sightline.data.questions import captions_in
 from sightline.evaluate.meteor import Synonyms, meteor
 from sightline.evaluate.metrics import Value, caption_metrics, rouge_l, tokenize
-from sightline.evaluate.published import PublishedKind, PublishedRow, Verdict, refused
+from sightline.evaluate.published import PublishedRow, Verdict, refused
 from sightline.evaluate.question_files import ANSWERS, right_answers
-from sightline.evaluate.read_sets import samples_at
+from sightline.evaluate.read_sets import SetKind
+from sightline.samples.sample import Sample
 
 _SEED = 20
 
 
-class CaptionSet(PublishedKind):
+class CaptionSet(SetKind):
     """Pictures to describe, in any layout of captions that is read: BLEU-1..4, ROUGE-L, CIDEr, and METEOR where it is asked for."""
 
     files: ClassVar[str] = "a store, or captions in a layout that is read (dataset_rsicd.json, captions_val2014.json, ..)"
     kind: Literal["caption-set"] = "caption-set"
     split: str | None = "test"
-    """Split that is asked; all when null."""
-    layout: str = "auto"
-    """Format of the set, by the name of its reader; auto recognises it."""
+    """Split of `path` that is asked; all when null."""
     ask: str = "Describe the picture in one sentence."
     """What the user says."""
     meteor: Synonyms | None = None
@@ -36,9 +34,9 @@ class CaptionSet(PublishedKind):
     max_tokens: int = Field(default=64, ge=1)
     """Longest caption."""
 
-    def rows(self, seen: bool) -> Iterator[PublishedRow]:
-        """See PublishedKind. Refused for a sample without a caption."""
-        for sample in samples_at(Path(self.path), self.split, self.layout):
+    def rows_of(self, samples: Sequence[Sample]) -> Iterator[PublishedRow]:
+        """See SetKind. Refused for a sample without a caption."""
+        for sample in samples:
             told = sample.attributes.get("references")
             references = [str(one) for one in told] if isinstance(told, list | tuple) else captions_in(sample)
             if not references:

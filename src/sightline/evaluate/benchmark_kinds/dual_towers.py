@@ -28,7 +28,7 @@ class Retrieval(EmbeddingKind):
     files: ClassVar[str] = "a store, or captions in a layout that is read"
     kind: Literal["retrieval"] = "retrieval"
     split: str | None = "test"
-    """Split that is asked; all when null."""
+    """Split of `path` that is asked; all when null."""
 
     def prepared(self, samples: Sequence[Sample]) -> RetrievalBenchmark:
         """See EmbeddingKind. Refused for a sample without a caption. One picture in several samples is one; a caption of several pictures is one text."""
@@ -100,7 +100,7 @@ class ZeroShot(EmbeddingKind):
         if len(classes) < 2 or unknown or broken:
             found = f"template {broken[0]!r}" if broken else f"names of {', '.join(unknown)}" if unknown else f"{len(classes)} classes"
             allowed = "one {} in a template" if broken else ", ".join(classes) if unknown else "two classes or more"
-            raise Refused(Problem(code="evaluate/classes", place=self.path, found=found, allowed=allowed, fix="correct it"))
+            raise Refused(Problem(code="evaluate/classes", place=self.asked_of, found=found, allowed=allowed, fix="correct it"))
         texts = [template.replace("{}", self.names.get(name, name)) for name in classes for template in self.templates]
         return ZeroShotBenchmark([sample.pictures[0] for sample in samples], texts, labels, classes)
 

@@ -49,15 +49,15 @@ class Pope(PublishedKind):
         for number, row in enumerate(rows):
             for split in filter(None, row.told("category").split(",")):
                 of_split.setdefault(split, []).append(number)
-        found = _figures(rows, verdicts)
+        found = yes_figures(rows, verdicts)
         found["all"] = found.pop("accuracy")
         for split, numbers in of_split.items():
-            figures = _figures([rows[number] for number in numbers], [verdicts[number] for number in numbers])
+            figures = yes_figures([rows[number] for number in numbers], [verdicts[number] for number in numbers])
             found |= {f"{split} {name}": value for name, value in figures.items()}
         return found
 
 
-def _figures(rows: Sequence[PublishedRow], verdicts: Sequence[Verdict]) -> dict[str, Value]:
+def yes_figures(rows: Sequence[PublishedRow], verdicts: Sequence[Verdict]) -> dict[str, Value]:
     """Accuracy, precision, recall and F1 of yes, and the share of answers that say yes."""
     truth = np.array([row.answer.lower() == "yes" for row in rows], float)
     said = np.array([verdict.read == "yes" for verdict in verdicts], float)

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from sightline.evaluate import yes_no
+from sightline.evaluate.chair import Told, chair, told
 from sightline.evaluate.failures.evidence import Case, Evidence
 from sightline.evaluate.failures.finding import Failure, Shown, resampled_by, share_by, shares, worst
 from sightline.evaluate.failures.mentions import Mentions, vocabulary
@@ -87,36 +88,27 @@ class Hallucination(Config):
         return [replace(top, figures={**told.figures, **asked.figures}, note=note, worst=worst([*told.worst, *asked.worst]), count=told.count + asked.count)]
 
     def _descriptions(self, evidence: Evidence, mentions: Mentions) -> Failure:
-        cases, said, invented, found, there = [], [], [], [], []
+        cases: list[Case] = []
+        found: list[Told] = []
         for case in evidence.written:
             wanted = {label for text in case.right for label in mentions.of(text)}
             if not case.annotations or not wanted or mentions.of(case.question, denied=True):
                 continue
-            named = mentions.of(case.said)
-            present = mentions.present(case.annotations) | wanted
-            false = [label for label in named if not mentions.holds(present, label)]
             cases.append(case)
-            said.append(len(named))
-            invented.append(false)
-            found.append(len(wanted & set(named)))
-            there.append(len(wanted))
-        groups = [case.picture for case in cases]
-        rate = share_by(groups, [len(false) for false in invented], said)
-        figures: dict[str, Value] = {}
-        if cases:
-            figures["CHAIR_i"] = rate
-            figures["CHAIR_s"] = shares((case, bool(false)) for case, false in zip(cases, invented))
-            figures["recall of labels"] = share_by(groups, found, there)
+            found.append(told(case.picture, mentions.of(case.said), mentions.present(case.annotations) | wanted, wanted, mentions.holds))
+        figures: dict[str, Value] = dict(zip(("CHAIR_i", "CHAIR_s", "recall of labels"), chair(found).values(), strict=True)) if cases else {}
         shown = [
-            Shown(case=case, badness=float(len(false)), note=f"not there: {', '.join(dict.fromkeys(false))}") for case, false in zip(cases, invented) if false
+            Shown(case=case, badness=float(len(one.invented)), note=f"not there: {', '.join(dict.fromkeys(one.invented))}")
+            for case, one in zip(cases, found)
+            if one.invented
         ]
         return Failure(
             code=_CODE,
             title="Answers invent things",
             meaning="CHAIR_i: share of the labels named in descriptions that are neither annotated nor in a right answer.",
             fix="look for captions written by models (data caption checks them against labels), and add questions whose answer is no",
-            count=sum(map(bool, invented)),
-            rate=rate,
+            count=sum(bool(one.invented) for one in found),
+            rate=figures["CHAIR_i"] if cases else Failure.rate,
             limit=self.invented,
             figures=figures,
             worst=worst(shown),
