@@ -11,7 +11,7 @@ from typing import Any
 
 from sightline.lineage import software
 
-OPTIONAL = ("torchvision", "rasterio", "gradio", "fastapi", "ray", "datasets", "bitsandbytes", "tensorboard", "wandb", "trackio")
+OPTIONAL = ("torchvision", "rasterio", "pyshp", "gradio", "fastapi", "ray", "datasets", "bitsandbytes", "tensorboard", "wandb", "trackio")
 """Packages that Sightline uses or tolerates when they are there."""
 
 

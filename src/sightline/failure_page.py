@@ -21,7 +21,7 @@ from sightline.failure_report import FailureReport
 from sightline.lineage import write_text
 from sightline.page import Html, Page, bar, escape, listing, paragraph, picture, span, table
 from sightline.samples.geometry import corners
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Picture, RotatedBox
 from sightline.training_rows import Near
 
@@ -271,7 +271,7 @@ def _near(near: Near) -> str:
 
 
 def _thumbnail(source: Picture) -> bytes:
-    small = Image.fromarray(pixels(source))
+    small = Image.fromarray(rgb_pixels(source))
     small.thumbnail((_SMALL, _SMALL))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80)

@@ -16,7 +16,7 @@ from sightline.page import Html, Page, chart, columns, escape, listing, paragrap
 from sightline.progress import duration
 from sightline.run_events import Event, EventReader
 from sightline.run_history import Curves, History, NodeState, StageHistory, history, number_of
-from sightline.samples.pictures import pixels, read_picture
+from sightline.samples.pictures import read_picture, rgb_pixels
 
 NAME = "live.html"
 EVERY = 5
@@ -287,7 +287,7 @@ def _bytes(path: Path, changed: int) -> tuple[bytes, str]:
     """Bytes and media type that a browser can show, small enough for a page; kept for the next drawing until the file changes."""
     if path.suffix in _MEDIA and path.stat().st_size <= _LARGEST:
         return path.read_bytes(), _MEDIA[path.suffix]
-    small = Image.fromarray(pixels(read_picture(path)))
+    small = Image.fromarray(rgb_pixels(read_picture(path)))
     small.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)

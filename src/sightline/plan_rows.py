@@ -84,7 +84,7 @@ class BlankPictures(Processor):
 
     def _crops(self, picture: Any, tiling: Tiling, root: Path | None) -> tuple[torch.Tensor, ...]:
         del root
-        bands = len(getattr(picture, "bands", ())) or sum(len(frame.bands) for frame in picture.pictures)
+        bands = len(self.config.bands) * len(getattr(picture, "pictures", (picture,)))
         return tuple(torch.zeros(bands, crop.window[3], crop.window[2], dtype=torch.uint8) for crop in tiling.crops)
 
 
@@ -182,7 +182,7 @@ def _declared(name: str, weight: float, said: Expect, how: str, processor: Blank
 
 def stand_in(said: Expect, question: int, answer: int, processor: Processor) -> Sample:
     """A made sample with this many letters of question and answer, and its pictures blank."""
-    bands = processor.config.encoders[0].bands if processor.config.encoders else ("red", "green", "blue")
+    bands = processor.config.bands
     shown = said.pictures if said.size is not None and processor.config.encoders else 0
     width, height = said.size or (1, 1)
     pictures = tuple(Picture(hash=f"{number:064x}", width=width, height=height, bands=bands, data=b"") for number in range(shown))

@@ -20,7 +20,7 @@ from sightline.recipe import load
 from sightline.run_checks import tokenizer_folder
 from sightline.samples.codecs import regions_in
 from sightline.samples.drawing import draw_regions
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.records import origin_record, picture_record, region_record, turn_record
 from sightline.samples.sample import Sample, Text
 from sightline.samples.store import Store
@@ -125,7 +125,7 @@ def _blocks(sample: Sample, store: Store, processor: Processor | None) -> list[H
 def _cards(sample: Sample, number: int, store: Store, processor: Processor | None) -> list[str]:
     """A picture as it is, with what is annotated, and as the crops that an encoder sees."""
     one = sample.pictures[number]
-    array = pixels(one, store.path)
+    array = rgb_pixels(one, store.path)
     cards = [_card(array, f"{one.name} {one.width}x{one.height}")]
     said = [region for turn in sample.turns for region in regions_in(turn.items)]
     regions = [region for region in (*sample.annotations, *said) if region.picture == number]

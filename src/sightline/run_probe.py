@@ -11,7 +11,7 @@ from sightline.evaluate.asking import Scores, questions_of
 from sightline.evaluate.benchmarks import CaptionBenchmark, QuestionBenchmark
 from sightline.evaluate.thumbnails import ThumbnailProbe, captions_of_others, commonest_caption, thumbnail
 from sightline.samples.exchange import Decoding
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Picture, Sample
 from sightline.samples.store import Store
 
@@ -43,5 +43,5 @@ def baselines(benchmark: QuestionBenchmark | CaptionBenchmark, samples: Sequence
 def _thumbnails(pictures: Sequence[Picture]) -> dict[str, np.ndarray]:
     unique = {picture.hash: picture for picture in pictures}
     with ThreadPoolExecutor(2) as pool:
-        small = pool.map(lambda picture: thumbnail(pixels(picture)), unique.values())
+        small = pool.map(lambda picture: thumbnail(rgb_pixels(picture)), unique.values())
         return dict(zip(unique, small))

@@ -14,7 +14,7 @@ from PIL import Image
 from sightline.data.questions import captions_in
 from sightline.errors import Problem, Refused
 from sightline.page import Html, Page, columns, escape, listing, paragraph, picture, span, tiles
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.store import Store
 
 _SIDE = 240
@@ -100,7 +100,7 @@ def _evenly(rows: Sequence[_Row], count: int) -> list[_Row]:
 
 def _card(store: Store, row: _Row) -> str:
     sample = store[row.number]
-    shown = picture(_thumbnail(pixels(sample.pictures[0], store.path)), "image/jpeg", alt=f"picture of {row.id}") if sample.pictures else ""
+    shown = picture(_thumbnail(rgb_pixels(sample.pictures[0], store.path)), "image/jpeg", alt=f"picture of {row.id}") if sample.pictures else ""
     texts = " / ".join(captions_in(sample))
     cut = texts if len(texts) <= _TEXT else texts[: _TEXT - 3] + "..."
     verdict = "" if row.kept else span(" set aside", "small")

@@ -24,7 +24,7 @@ from sightline.page import Html, Page, escape, picture, span
 from sightline.page import table as html_table
 from sightline.samples.drawing import colour
 from sightline.samples.geometry import corners
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Regions, RotatedBox, Sample, Shape, Show, Text, Turn
 from sightline.samples.store import Store
 
@@ -115,7 +115,7 @@ def _card(sample: Sample, store: Store, config: Synthesize) -> str:
     """Pictures with the regions of the conversation, then what is asked and said."""
     said = [region for turn in sample.turns for item in turn.items if isinstance(item, Regions) for region in item.regions]
     shown = [
-        picture(_jpeg(pixels(one, store.path), [region.shape for region in said if region.picture == number]), "image/jpeg", alt=one.name)
+        picture(_jpeg(rgb_pixels(one, store.path), [region.shape for region in said if region.picture == number]), "image/jpeg", alt=one.name)
         for number, one in enumerate(sample.pictures)
     ]
     head = f"{_kind(sample)}, {sample.attributes.get('language', '')}, {sample.origin.source}"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sightline.data.hashing import distance, picture_hashes
 from sightline.evaluate.failures.evidence import Case
 from sightline.evaluate.metrics import tokenize
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.records import turn_of
 from sightline.samples.sample import Picture, Regions, Text, Turn
 from sightline.samples.store import Store
@@ -134,7 +134,7 @@ class TrainingRows:
 
     def _hash(self, picture: Picture) -> np.uint64:
         if picture.hash not in self._hashes:
-            self._hashes[picture.hash] = picture_hashes(pixels(picture)).gradient[0]
+            self._hashes[picture.hash] = picture_hashes(rgb_pixels(picture)).gradient[0]
         return self._hashes[picture.hash]
 
 

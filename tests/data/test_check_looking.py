@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.check.check_config import CheckConfig
 from sightline.data.check.looking import glance, seen
+from sightline.data.check.picture_rules import constant_band, no_data, picture_mode
+from sightline.data.check.row_facts import RowFacts
 from sightline.data.hashing import PictureHashes, distance, near_pairs, picture_hashes
+from sightline.samples.geo_tiff import encode_tiff
+from sightline.samples.sample import Origin, Sample
 
 
 def blocks(seed: int, side: int = 256) -> np.ndarray:
@@ -109,3 +114,20 @@ def test_a_jpeg_of_red_green_and_blue_is_seen_as_well() -> None:
     own, usual = encoded(pixels, "JPEG", keep_rgb=True, quality=95), encoded(pixels, "JPEG", quality=95)
     assert own != usual and distance(prints(own).dct[:1], prints(usual).dct[:1])[0] <= 2
     assert glance(own[: len(own) // 2], "") is None
+
+
+def test_bands_that_say_nothing_and_no_data_are_seen() -> None:
+    array = np.random.default_rng(0).integers(1, 4000, (64, 64, 4)).astype(np.uint16)
+    array[..., 3] = 7
+    array[:20] = 0
+    array[:, :, 3] = 0
+    looked = glance(encode_tiff(array, ("red", "green", "blue", "nir")), "a.tif")
+    assert looked is not None
+    [facts] = seen([looked])
+    assert (facts.bands, facts.depth, facts.constant) == (("red", "green", "blue", "nir"), "uint16", ("nir",)) and facts.nodata == 20 / 64 and facts.prints
+    row = RowFacts(place="here", data_set=0, pictures=(facts,))
+    sample = Sample(id="1", origin=Origin(source="set"))
+    config = CheckConfig()
+    assert [one.found for one in constant_band(sample, row, config)] == ["nir of red, green, blue, nir"]
+    assert [one.found for one in no_data(sample, row, config)] == ["31% of the px"]
+    assert list(no_data(sample, row, CheckConfig(nodata=0.5))) == [] and list(picture_mode(sample, row, config)) == []

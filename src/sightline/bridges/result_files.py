@@ -23,8 +23,9 @@ from sightline.errors import Problem, Refused
 from sightline.evaluate.asking import Question, paired
 from sightline.evaluate.published import PublishedBenchmark
 from sightline.lineage import sha256_json
+from sightline.samples.bands import colours_alone
 from sightline.samples.exchange import Answer
-from sightline.samples.pictures import open_picture, pixels
+from sightline.samples.pictures import open_picture, rgb_pixels
 from sightline.samples.sample import Picture, Show, Text
 
 _ORIENTATION = 0x0112
@@ -136,11 +137,12 @@ def _words(question: Question) -> str:
 def _bytes(picture: Picture) -> bytes:
     """The file of a picture as others show it."""
     assert isinstance(picture.data, bytes), f"{picture.name} is read through its store"
-    with open_picture(picture.data, picture.name) as opened:
-        if opened.format in ("PNG", "JPEG") and opened.getexif().get(_ORIENTATION, 1) == 1:
-            return picture.data
+    if colours_alone(picture):
+        with open_picture(picture.data, picture.name) as opened:
+            if opened.format in ("PNG", "JPEG") and opened.getexif().get(_ORIENTATION, 1) == 1:
+                return picture.data
     stream = io.BytesIO()
-    Image.fromarray(pixels(picture)).save(stream, "PNG")
+    Image.fromarray(rgb_pixels(picture)).save(stream, "PNG")
     return stream.getvalue()
 
 

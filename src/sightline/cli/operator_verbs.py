@@ -41,13 +41,25 @@ def dedup(parser: ArgumentParser) -> None:
 
 def tile(parser: ArgumentParser) -> None:
     """Arguments of `data tile`."""
-    _stores(parser)
+    parser.add_argument("store", metavar="STORE|RASTER", type=Path, help="folder of a store; or a GeoTIFF of any size, or a folder of them (extra `geo`)")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the store to write")
     parser.add_argument("--window", type=int, metavar="PX", help="side of a tile (default 1024)")
     parser.add_argument("--gap", type=int, metavar="PX", help="overlap of neighbouring tiles (default 200)")
     parser.add_argument("--rate", type=float, metavar="X", help="scale the picture by this first (default 1)")
     parser.add_argument("--kept", type=float, metavar="SHARE", help="a cut object still counts above this share of its area (default 0.7)")
     parser.add_argument("--crowded", type=int, metavar="N", help="cut a window again in which one label has more objects than this")
     parser.add_argument("--empty", action="store_true", default=None, help="keep tiles without regions")
+    rasters = parser.add_argument_group("rasters")
+    rasters.add_argument("--vectors", type=Path, metavar="FILE", help="GeoJSON file or Shapefile of outlines (default: the file of each raster's stem)")
+    rasters.add_argument("--label", metavar="PROPERTY", help="property of an outline that holds its label")
+    rasters.add_argument("--common-label", metavar="LABEL", help="label of all outlines, without --label (default object)")
+    rasters.add_argument("--shapes", choices=("rotated", "box", "polygon", "mask"), help="what outlines become (default rotated)")
+    rasters.add_argument("--bands", nargs="+", metavar="BAND", help="names of all bands of the files, in order (default: as the files say)")
+    rasters.add_argument("--take", nargs="+", metavar="BAND", help="bands that the tiles have (default all)")
+    rasters.add_argument("--empty-share", type=float, metavar="SHARE", help="keep so large a share of the tiles without regions (default 0)")
+    rasters.add_argument("--nodata", type=float, metavar="SHARE", help="drop tiles of which more than this holds no data (default 0.5)")
+    rasters.add_argument("--split", nargs="+", default=[], metavar="NAME=SHARE", help="shares of the scenes: train=0.8 val=0.2; a scene's tiles stay together")
+    rasters.add_argument("--licence", metavar="TEXT", help="licence of the tiles")
     _common(parser, _tile)
 
 
@@ -92,10 +104,34 @@ def _dedup(arguments: Namespace) -> int:
     return run_operators(arguments, operators, arguments.seed)
 
 
+_OF_RASTERS = ("vectors", "label", "common_label", "shapes", "bands", "take", "nodata", "empty_share", "split", "licence")
+
+
 def _tile(arguments: Namespace) -> int:
+    from sightline.data.geo_tiling import RasterTiles, described, tile_rasters
     from sightline.data.tiling_annotations import Tile
 
-    return run_operators(arguments, [checked(Tile, "data tile", _said(arguments, ("window", "gap", "rate", "kept", "crowded", "empty")))], arguments.seed)
+    rasters = arguments.store.exists() and not (arguments.store / "lineage.json").is_file()
+    stray = [f"--{name.replace('_', '-')}" for name in (("rate", "crowded") if rasters else _OF_RASTERS) if getattr(arguments, name)]
+    if stray:
+        found, allowed = ", ".join(stray), "options of rasters for rasters, and of stores for stores"
+        raise Refused(Problem(code="usage/arguments", place="data tile", found=found, allowed=allowed, fix="sightline data tile --help"))
+    if not rasters:
+        return run_operators(arguments, [checked(Tile, "data tile", _said(arguments, ("window", "gap", "rate", "kept", "crowded", "empty")))], arguments.seed)
+    from sightline.data.engine import engine_of
+
+    said = _said(arguments, ("window", "gap", "kept", "label", "common_label", "shapes", "bands", "take", "nodata", "licence", "seed"))
+    said["empty"] = 1.0 if arguments.empty else arguments.empty_share or 0.0
+    said["split"] = {name: _number(share) for name, share in (_named(pair, "data tile") for pair in arguments.split)}
+    config = checked(RasterTiles, "data tile", said)
+    assert isinstance(config, RasterTiles)
+    engine = engine_of(arguments.engine, arguments.workers, arguments.ray_address)
+    tiled = tile_rasters(arguments.store, arguments.out, config, vectors=arguments.vectors, engine=engine, fresh=arguments.fresh)
+    if arguments.json:
+        write_json({"store": str(arguments.out), **tiled.record()})
+    else:
+        print(f"{described(tiled)}\n{arguments.out}: {tiled.tiles} kept")
+    return 0
 
 
 def _said(arguments: Namespace, names: tuple[str, ...]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _recipe_arguments(parser: ArgumentParser, more: str = "KEY=VALUE", said: str
 
 
 def _tiles(arguments: Namespace) -> int:
-    from sightline.samples.pictures import pixels, read_picture
+    from sightline.samples.pictures import read_picture, rgb_pixels
     from sightline.tile_picture import SIZES, chosen_model, read_sizes, tile_rows, write_drawing
 
     if arguments.out and arguments.out.suffix.lower() != ".png":
@@ -44,7 +44,7 @@ def _tiles(arguments: Namespace) -> int:
     recipes = [arguments.recipe, *(word for word in words if "=" not in word)]
     sizes = read_sizes([word for word in arguments.size if "=" not in word], arguments.sizes)
     seen = [(recipe, chosen_model(recipe, overrides, arguments.model)) for recipe in recipes]
-    picture = pixels(read_picture(arguments.image)) if arguments.image else None
+    picture = rgb_pixels(read_picture(arguments.image)) if arguments.image else None
     if picture is not None:
         sizes = [(picture.shape[1], picture.shape[0]), *sizes]
     rows = [(recipe, row) for recipe, model in seen for row in tile_rows(model, sizes or SIZES)]

@@ -14,9 +14,11 @@ from pydantic import Field
 from sightline.data.operators import Outcome
 from sightline.kinds import Config
 from sightline.lineage import sha256_bytes
-from sightline.samples.dihedral import TURNS, turned_pixels, turned_region, turned_turns
+from sightline.samples.bands import colours_alone
+from sightline.samples.dihedral import TURNS, turned_pixels, turned_point, turned_region, turned_turns
 from sightline.samples.exchange import Answer
-from sightline.samples.pictures import pixels
+from sightline.samples.geo import turned_geo
+from sightline.samples.pictures import encoded, pixels
 from sightline.samples.sample import Picture, Sample
 
 _QUALITY = 95
@@ -64,8 +66,13 @@ def turned_sample(sample: Sample, turn: int) -> Sample | None:
 
 def _turned(picture: Picture, turn: int) -> Picture:
     array = np.ascontiguousarray(turned_pixels(pixels(picture), turn))
+    size = (picture.width, picture.height)
+    geo = picture.geo and turned_geo(picture.geo, lambda x, y: turned_point(x, y, size, turn))
     out = io.BytesIO()
     jpeg = isinstance(picture.data, bytes) and picture.data[:2] == b"\xff\xd8"
-    Image.fromarray(array).save(out, "JPEG" if jpeg else "PNG", **({"quality": _QUALITY, "subsampling": 0} if jpeg else {}))
+    if colours_alone(picture):
+        Image.fromarray(array).save(out, "JPEG" if jpeg else "PNG", **({"quality": _QUALITY, "subsampling": 0} if jpeg else {}))
+    else:
+        out.write(encoded(array, picture.bands, geo))
     data = out.getvalue()
-    return replace(picture, hash=sha256_bytes(data), width=array.shape[1], height=array.shape[0], data=data, geo=None)
+    return replace(picture, hash=sha256_bytes(data), width=array.shape[1], height=array.shape[0], data=data, geo=geo)

@@ -22,7 +22,7 @@ from sightline.data.operators import Decision, Outcome
 from sightline.kinds import Config
 from sightline.lineage import sha256_bytes
 from sightline.samples.exchange import Answer, Request
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Sample, Show, Turn
 
 Level = Literal["bytes", "pixels", "near"]
@@ -55,7 +55,7 @@ class Dedup(Config):
         said = "\n".join(sorted(text_key(sample.text(number)) for number, turn in enumerate(sample.turns) if turn.role == "assistant"))
         columns: dict[str, Any] = {"asked": asked, "said": said, "looks": [picture.hash for picture in sample.pictures], "near": []}
         if self.pictures != "bytes" and sample.pictures:
-            decoded = [pixels(picture) for picture in sample.pictures]
+            decoded = [rgb_pixels(picture) for picture in sample.pictures]
             columns["looks"] = [sha256_bytes(repr(array.shape).encode() + array.tobytes()) for array in decoded]
             if self.pictures == "near":
                 columns["near"] = [picture_hashes(array).text() for array in decoded]

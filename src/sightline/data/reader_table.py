@@ -19,6 +19,7 @@ from sightline.data.readers.easy_vqa import EasyVqa
 from sightline.data.readers.flickr_captions import FlickrCaptions
 from sightline.data.readers.geochat import GeoChat
 from sightline.data.readers.geochat_bench import GeoChatBench
+from sightline.data.readers.geotiff import GeoTiff
 from sightline.data.readers.gqa import Gqa
 from sightline.data.readers.icdar import Icdar
 from sightline.data.readers.karpathy_captions import KarpathyCaptions
@@ -53,7 +54,7 @@ READER = Family("reader")
 _CAPTIONS = (KarpathyCaptions, CaptionMap, NwpuCaptions, CocoKarpathyFlat, FlickrCaptions, CaptionCsv, CaptionList, Textcaps, PixmoCaptions, Capsfusion)
 _DIALOGUES = (LlavaJson, OpenaiMessages, GeoChat, Alpaca, Refgpt, SelfInstruct)
 _QUESTIONS = (VqaV2, Gqa, OcrVqa, Textvqa, ScienceQa, Rsvqa, Rsivqa, VqaRad, Nlvr, EasyVqa, VisualGenome, PixmoPoints, GeoChatBench, MmeAnswers)
-_REGIONS = (Coco, CocoPanoptic, Dota, DotaResults, VocXml, LabelMasks, ChangePairs, ClassFolders, Icdar, Sroie)
+_REGIONS = (Coco, CocoPanoptic, Dota, DotaResults, VocXml, LabelMasks, ChangePairs, ClassFolders, Icdar, Sroie, GeoTiff)
 _SHARDS = (Webdataset, Cauldron, Obelics, Mmc4)
 for _reader in (*_CAPTIONS, *_DIALOGUES, *_QUESTIONS, *_REGIONS, *_SHARDS):
     READER.add(_reader)

@@ -6,7 +6,6 @@ its area lies in a window keeps its attributes; a smaller remainder stays as a f
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +19,12 @@ from shapely.geometry import Polygon as Outline
 
 from sightline.data.operators import Outcome
 from sightline.kinds import Config
+from sightline.lineage import sha256_bytes
+from sightline.samples.bands import depth_of, resized
 from sightline.samples.exchange import Answer
+from sightline.samples.geo import moved
 from sightline.samples.geometry import Points, corners, decode_mask, encode_mask, mask_area, min_area_rect
-from sightline.samples.pictures import describe, pixels
+from sightline.samples.pictures import encoded, ending, pixels
 from sightline.samples.sample import Box, Geo, Mask, Picture, Point, Polygon, Region, RotatedBox, Sample, Shape
 
 FRAGMENT = 2
@@ -145,7 +147,7 @@ def _starts(length: int, window: int, gap: int) -> list[int]:
 def _scaled(picture: Picture, rate: float) -> np.ndarray:
     array = pixels(picture)
     size = (round(picture.width * rate), round(picture.height * rate))
-    return array if rate == 1 else np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC if rate > 1 else Image.Resampling.LANCZOS))
+    return array if rate == 1 else resized(array, size, Image.Resampling.BICUBIC if rate > 1 else Image.Resampling.LANCZOS)
 
 
 def _tile(sample: Sample, regions: Nearby, scaled: Sequence[np.ndarray], window: Window, kept: float) -> Sample:
@@ -158,19 +160,22 @@ def _tile(sample: Sample, regions: Nearby, scaled: Sequence[np.ndarray], window:
 
 
 def _cut(picture: Picture, array: np.ndarray, window: Window, name: str) -> Picture:
-    stream = io.BytesIO()
     part = array[window.top : window.top + window.height, window.left : window.left + window.width]
-    Image.fromarray(part).save(stream, "PNG", compress_level=3)
     stem, dot, _ = picture.name.rpartition(".")
-    made = describe(stream.getvalue(), f"{stem if dot else picture.name}__{name}.png", picture.name)
-    return replace(made, geo=_moved(picture.geo, window)) if picture.geo else made
+    return tile_picture(part, picture.bands, picture.geo and tile_geo(picture.geo, window), f"{stem if dot else picture.name}__{name}")
 
 
-def _moved(geo: Geo, window: Window) -> Geo:
+def tile_picture(part: np.ndarray, bands: tuple[str, ...], geo: Geo | None, name: str) -> Picture:
+    """The picture of a tile's pixels (height, width, bands), stored without loss, under `name` and the ending of its format."""
+    data = encoded(part, bands, geo)
+    return Picture(
+        hash=sha256_bytes(data), width=part.shape[1], height=part.shape[0], bands=bands, depth=depth_of(part), data=data, geo=geo, name=name + ending(data)
+    )
+
+
+def tile_geo(geo: Geo, window: Window) -> Geo:
     """The georeference of a tile: its pixel p is pixel (p + offset) / rate of the whole."""
-    a, b, c, d, e, f = geo.affine
-    x, y, rate = window.left / window.rate, window.top / window.rate, window.rate
-    return Geo(crs=geo.crs, affine=(a / rate, b / rate, c + a * x + b * y, d / rate, e / rate, f + d * x + e * y))
+    return moved(geo, window.left / window.rate, window.top / window.rate, 1 / window.rate, 1 / window.rate)
 
 
 def parts_of(region: Region, window: Window, kept: float) -> list[Region]:

@@ -23,7 +23,7 @@ from sightline.evaluate.probe_pairs import KINDS, Candidate, Kind, balanced, can
 from sightline.evaluate.published import refused
 from sightline.evaluate.read_sets import samples_at
 from sightline.lineage import artifact
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Picture, Sample
 
 CUE = "Please answer yes or no."
@@ -86,7 +86,7 @@ def _seen(samples: Sequence[Sample], taught: Sequence[Picture]) -> tuple[set[int
     if not known:
         return same, set()
     owners = [(number, picture) for number, sample in enumerate(samples) if number not in same for picture in sample.pictures]
-    hashes: list[PictureHashes] = [picture_hashes(pixels(picture)) for picture in (*known.values(), *(picture for _, picture in owners))]
+    hashes: list[PictureHashes] = [picture_hashes(rgb_pixels(picture)) for picture in (*known.values(), *(picture for _, picture in owners))]
     first = len(known)
     close: set[int] = set()
     for pair in near_pairs(hashes):  # training pictures stand first; a repeat of a picture that is left out is left out

@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from sightline.data.facts import Facts, facts_of
 from sightline.data.labels import LabelTable
 from sightline.evaluate.mask_figures import painted
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Point, Region, Sample
 
 Kind = Literal["existence", "count", "position", "color"]
@@ -126,7 +126,7 @@ def _colour(sample: Sample, single: dict[str, Region]) -> Iterator[tuple[str, st
         said = region.attributes.get("color", region.attributes.get("colour"))
         colour = said.strip().lower() if isinstance(said, str) else None
         if colour is None and not isinstance(region.shape, Point):
-            values = pixels(sample.pictures[0]) if values is None else values
+            values = rgb_pixels(sample.pictures[0]) if values is None else values
             colour = clear_colour(values[painted([region], values.shape[1], values.shape[0])])
         if colour in COLOURS:
             yield from ((f"Is the {label} {colour}?", f"Is the {label} {other}?") for other in COLOURS if other != colour)

@@ -15,7 +15,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from sightline.errors import Problem, Refused
+from sightline.samples.bands import colours_alone
 from sightline.samples.exchange import Answer, Request, answer_key
+from sightline.samples.pictures import encoded, rgb_pixels
 from sightline.samples.sample import Film, Picture, Regions, Sample, Show, Turn
 
 LONGEST_REPLY = 8 << 20
@@ -220,8 +222,10 @@ def _content(turn: Turn, sample: Sample, inline: bool) -> str | list[dict[str, A
 
 def _data_url(picture: Picture) -> str:
     assert isinstance(picture.data, bytes), f"{picture.name} is read through its store"
-    kind = next((kind for signature, kind in _SIGNATURES if picture.data.startswith(signature)), "tiff")
-    return f"data:image/{kind};base64,{base64.b64encode(picture.data).decode()}"
+    # other models take red, green and blue
+    data = picture.data if colours_alone(picture) else encoded(rgb_pixels(picture))
+    kind = next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), "tiff")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _decoding(request: Request) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sightline.lineage import write_json
 from sightline.page import Html, Page, bar, chart, columns, escape, listing, paragraph, picture, span, swatch, table, tiles
 from sightline.progress import duration
 from sightline.samples.exchange import Request
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Picture
 
 _STYLES: Mapping[Standing, str] = {"above": "good", "unclear": "fair", "not above": "bad", "alone": "small"}
@@ -69,7 +69,7 @@ def shown(source: Picture, root: Path | None = None) -> bytes:
     """Bytes that a browser can show: the picture's own when they are small and of a common format, else at most 480 px a side as JPEG."""
     if isinstance(source.data, bytes) and len(source.data) <= _LARGEST and _media(source.data):
         return source.data
-    small = Image.fromarray(pixels(source, root))
+    small = Image.fromarray(rgb_pixels(source, root))
     small.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=88)

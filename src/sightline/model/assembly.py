@@ -171,6 +171,19 @@ class ModelConfig(Config):
         return len(self.layout.vectors) + (self.prompts.entries if self.prompts is not None else 0)
 
     @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of which crops consist: all that its encoders take, in the order in which they name them."""
+        return tuple(dict.fromkeys(band for encoder in self.encoders for band in encoder.bands))
+
+    @property
+    def band_means(self) -> tuple[float, ...]:
+        """The mean of each of `bands`, 0..1, as the first encoder that takes it says; 0 where the Config is not resolved and says none."""
+        said = {
+            band: mean for encoder in reversed(self.encoders) for band, mean in zip(encoder.bands, encoder.mean or (0.0,) * len(encoder.bands), strict=True)
+        }
+        return tuple(said[band] for band in self.bands)
+
+    @property
     def prompted_encoders(self) -> bool:
         """Whether prompts stand inside the encoders: what these say of a picture is then not theirs alone, and no feature cache holds it."""
         return self.prompts is not None and self.prompts.place == "encoder"

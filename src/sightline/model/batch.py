@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sightline.model.pieces import PlacedShape
 from sightline.model.tiling import Crop, Grid, Tiling
+from sightline.samples.bands import FULL
 
 T = TypeVar("T")
 
@@ -62,6 +63,21 @@ class Pictures:
     picture_of: Tensor  # (K,) int64
     pixels: tuple[Tensor, ...] | None = None
     features: dict[str, Features] | None = None
+    bands: tuple[str, ...] | None = None
+    """Names of the bands of every crop (of each frame, where frames of a film are one crop); None: those of whichever encoder reads them."""
+
+    def crop(self, number: int, bands: tuple[str, ...]) -> Tensor:
+        """Pixels of one crop in these bands, on the scale 0..255 on which encoders normalise: 8 bits as stored, other depths as float32."""
+        assert self.pixels is not None, "a batch with cached features does not pass through the encoder"
+        found = self.pixels[number]
+        if found.dtype == torch.uint16:  # few operations of torch know it
+            found = found.view(torch.int16).int().bitwise_and(0xFFFF) * (FULL["uint8"] / FULL["uint16"])
+        elif found.dtype != torch.uint8:
+            found = found.float() * (FULL["uint8"] / FULL["float32"])
+        if self.bands is None or self.bands == bands:
+            return found
+        places = [self.bands.index(band) for band in bands]
+        return found.view(-1, len(self.bands), *found.shape[1:])[:, places].flatten(0, 1)
 
     def crops(self) -> list[Crop]:
         """All crops, in batch order."""

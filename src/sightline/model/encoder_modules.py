@@ -13,9 +13,10 @@ from sightline.model.encoders import EncoderConfig, Read
 from sightline.model.towers.crop_groups import CropsOfSize, by_size
 from sightline.model.towers.feature_pyramids import FeaturePyramid
 from sightline.model.towers.patch_filters import inflate
-from sightline.model.towers.tower_table import COLOURS, TOWERS, Rule, cells
+from sightline.model.towers.tower_table import TOWERS, Rule, cells
 from sightline.model.towers.tower_weights import build_tower
 from sightline.model.towers.vision_transformers import VisionTransformer
+from sightline.samples.bands import COLOURS
 
 
 class TransformersEncoder(nn.Module):
@@ -75,7 +76,7 @@ class TransformersEncoder(nn.Module):
         assert pictures.pixels is not None, "a batch with cached features does not pass through the encoder"
         everything = set(self.config.sees) >= {"tile", "overview", "detail", "canvas"}
         numbers = range(len(pictures.pixels)) if everything else pictures.seen(self.config.sees)
-        groups = by_size([pictures.pixels[number] for number in numbers] or [self._blank()])
+        groups = by_size([pictures.crop(number, self.config.bands) for number in numbers] or [self._blank()])
         self._refuse_misfits(groups)
         mean, std = self.mean.float(), self.std.float()
         normalised = [CropsOfSize(places=group.places, crops=(group.crops.float() - mean) / std) for group in groups]

@@ -10,7 +10,8 @@ from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Config, Family
 from sightline.model import hub_layout, open_clip
 from sightline.model.tiling import Grid
-from sightline.model.towers.tower_table import ALIASES, COLOURS, TOWERS, Rule, Statistics, TowerType, cells, pair, toy_layers
+from sightline.model.towers.tower_table import ALIASES, TOWERS, Rule, Statistics, TowerType, cells, pair, toy_layers
+from sightline.samples.bands import COLOURS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -267,5 +267,6 @@ def packed_answers(bins: Sequence[Sequence[Encoded]], even: int = 1) -> Answers:
 
 def oriented(crop: torch.Tensor, orientation: int) -> torch.Tensor:
     """A crop (bands, h, w) after `orientation % 4` quarter turns and, from 4 on, a mirror."""
-    turned = torch.rot90(crop, orientation % 4, (1, 2)) if orientation % 4 else crop
-    return (turned.flip(2) if orientation >= 4 else turned).contiguous()
+    plain = crop.view(torch.int16) if crop.dtype == torch.uint16 else crop  # torch turns no unsigned numbers of 16 bits
+    turned = torch.rot90(plain, orientation % 4, (1, 2)) if orientation % 4 else plain
+    return (turned.flip(2) if orientation >= 4 else turned).contiguous().view(crop.dtype)

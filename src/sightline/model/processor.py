@@ -38,6 +38,7 @@ from sightline.model.pieces import Control, Piece, PlacedShape, Slots, Words
 from sightline.model.region_words import answered_on, read_items, region_pieces, turn_text, unsayable
 from sightline.model.tiling import Tiling, cut
 from sightline.model.tokens import TextTokenizer
+from sightline.samples.bands import missing_bands, taken
 from sightline.samples.pictures import pixels
 from sightline.samples.sample import Film, Item, Picture, Regions, Sample, Show, Text, Turn
 
@@ -55,7 +56,7 @@ class Processor:
         self.chat = config.chat_format()
         self._grid_positions = config.language_model is not None and config.language_model.grid_positions
         self._measures: dict[tuple[int, int, int], Measure] = {}
-        self._cut: dict[tuple[str, Tiling], tuple[torch.Tensor, ...]] = {}
+        self._cut: dict[tuple[str, tuple[str, ...], Tiling], tuple[torch.Tensor, ...]] = {}
         self._cut_bytes = 0
 
     # Sample -> pieces
@@ -162,6 +163,7 @@ class Processor:
             )
         assert answer or sample.turns[-1].role == "user", "a prompt ends with the user's turn"
         sample, views = self._unrolled(sample)
+        self._check_bands(views, place)
         measures = tuple(self.measure(p.width, p.height, len(views)) for p in views)
         offsets = np.cumsum([0, *(measure.entries for measure in measures)]).tolist()
         start = self.config.language_model.start_id if self.config.language_model is not None and self.config.fusion.prompt == "memory" else None
@@ -194,6 +196,18 @@ class Processor:
                 )
             )
         return encoded
+
+    def _check_bands(self, views: Sequence[Picture | Frames], place: str) -> None:
+        """Refused with every picture that lacks a band which an encoder takes: a band that is not there is no band of zeros."""
+        wanted = self.config.bands
+        pictures = {picture.hash: picture for view in views for picture in (view.pictures if isinstance(view, Frames) else (view,))}
+        problems = [problem for picture in pictures.values() if picture.bands != wanted for problem in self._missing(picture, place)]
+        if problems:
+            raise Refused(problems)
+
+    def _missing(self, picture: Picture, place: str) -> list[Problem]:
+        takers = [(encoder.path, encoder.bands) for encoder in self.config.encoders]
+        return [problem for path, bands in takers for problem in missing_bands(picture, bands, place, path)]
 
     def _check_said(self, sample: Sample, measures: Sequence[Measure], place: str) -> None:
         """Refused with all regions that the codec cannot say, with the place of the sample."""
@@ -314,6 +328,7 @@ class Processor:
     def encode_pair(self, sample: Sample, text: str) -> Encoded:
         """Its picture and one side text, for a dual tower; nothing is decoded."""
         [picture] = sample.pictures
+        self._check_bands(sample.pictures, f"{sample.origin.source}:{sample.origin.row or sample.id}")
         return pictured(picture, self.measure(picture.width, picture.height), sample.id, sample.origin.source, (text,))
 
     # Encoded -> Batch
@@ -381,21 +396,26 @@ class Processor:
         crops = tuple(
             oriented(crop, shown.orientation) for shown, picture in zip(table.places, table.pictures) for crop in self._crops(picture, shown.tiling, root)
         )
-        return Pictures(tilings=tilings, picture_of=picture_of, pixels=crops)
+        return Pictures(tilings=tilings, picture_of=picture_of, pixels=crops, bands=self.config.bands)
 
     def _crops(self, picture: Picture | Frames, tiling: Tiling, root: Path | None) -> tuple[torch.Tensor, ...]:
         """Crops of a picture, kept in memory up to CROP_BYTES: small sets are decoded once and not once an epoch. Frames of one crop are joined on the bands."""
         if isinstance(picture, Frames):
             return tuple(torch.cat(crops) for crops in zip(*(self._crops(frame, tiling, root) for frame in picture.pictures)))
-        key = (picture.hash, tiling)
+        key = (picture.hash, picture.bands, tiling)
         found = self._cut.get(key)
         if found is None:
-            found = tuple(torch.from_numpy(crop) for crop in cut(pixels(picture, root), tiling))
+            found = tuple(map(torch.from_numpy, self.cut(picture, tiling, root)))
             size = sum(crop.nbytes for crop in found)
             if self._cut_bytes + size <= CROP_BYTES:
                 self._cut[key] = found
                 self._cut_bytes += size
         return found
+
+    def cut(self, picture: Picture, tiling: Tiling, root: Path | None = None) -> list[np.ndarray]:
+        """Crops (bands, h, w) of a picture as stored, with the bands that the encoders take, in the order of `config.bands`. Refused when one is missing."""
+        wanted = self.config.bands
+        return cut(taken(pixels(picture, root), picture, wanted, "picture", "model"), tiling, wanted, self.config.band_means)
 
     # tokens -> text
 

@@ -6,6 +6,7 @@ view = a resampled copy of the picture; crop = a window of a view, what an encod
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,6 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from sightline.kinds import Config, Family
+from sightline.samples.bands import COLOURS, FULL, resized
 from sightline.samples.frames import Frame
 
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -160,14 +162,29 @@ class WholeTiler(Config):
         return Tiling(size=(width, height), grid=(1, 1), views=(padded, view), crops=(crop,), seen=seen)
 
 
-def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:
-    """Crops of a picture (height, width, 3) uint8 as arrays (3, h, w) uint8, in the tiling's order."""
-    height, width = picture.shape[:2]
+def cut(picture: np.ndarray, tiling: Tiling, bands: Sequence[str] = COLOURS, means: Sequence[float] = ()) -> list[np.ndarray]:
+    """Crops of a picture (height, width, bands) as arrays (bands, h, w) of the same depth, in the tiling's order.
+
+    Padding has the colour of the view in red, green and blue of 8 bits; in other bands, and in all of another depth, what an encoder takes as the middle: `means` per band, 0..1.
+    """
+    height, width, number = picture.shape
+    assert number == len(bands), f"pixels of {number} bands for {', '.join(bands)}"
     assert (width, height) == tiling.size, f"picture is {width}x{height}, tiling is for {tiling.size}"
     canvases: list[np.ndarray] = []
     for view in tiling.views:
-        canvases.append(_draw(canvases[view.of] if view.of is not None else picture, view))
+        fill = _fill(view, picture.dtype, bands, means)
+        canvases.append(_draw(canvases[view.of] if view.of is not None else picture, view, fill))
     return [np.ascontiguousarray(canvases[crop.view][_rows(crop), _columns(crop)].transpose(2, 0, 1)) for crop in tiling.crops]
+
+
+def _fill(view: View, depth: np.dtype, bands: Sequence[str], means: Sequence[float]) -> np.ndarray:
+    """Padding per band, in stored units."""
+    if tuple(bands) == COLOURS and depth == np.uint8:
+        return np.asarray(view.fill, np.uint8)
+    middle = np.asarray(means or [0.0] * len(bands)) * FULL[depth.name]
+    if depth == np.uint8:
+        middle = [view.fill[COLOURS.index(band)] if band in COLOURS else value for band, value in zip(bands, middle.tolist(), strict=True)]
+    return np.asarray(middle if depth == np.float32 else np.rint(middle), depth)
 
 
 def _rows(crop: Crop) -> slice:
@@ -178,24 +195,23 @@ def _columns(crop: Crop) -> slice:
     return slice(crop.window[0], crop.window[0] + crop.window[2])
 
 
-def _draw(picture: np.ndarray, view: View) -> np.ndarray:
+def _draw(picture: np.ndarray, view: View, fill: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     (x, y), (w, h) = view.offset, view.resized
     x0, y0, x1, y1 = max(0, x), max(0, y), min(view.canvas[0], x + w), min(view.canvas[1], y + h)
     if view.source is None and view.resized == (width, height):
         drawn = picture[y0 - y : y1 - y, x0 - x : x1 - x]
     elif w * h <= _MOST * view.canvas[0] * view.canvas[1]:
-        whole = Image.fromarray(picture).resize(view.resized, _FILTERS[view.filter], box=view.source)
-        drawn = np.asarray(whole)[y0 - y : y1 - y, x0 - x : x1 - x]
+        drawn = resized(picture, view.resized, _FILTERS[view.filter], view.source)[y0 - y : y1 - y, x0 - x : x1 - x]
     else:
         # the box of what the canvas shows; filters read past it into the picture, so this is the same window up to rounding between the two passes
         left, top, right, bottom = view.source or (0, 0, width, height)
         across, down = (right - left) / w, (bottom - top) / h
         box = (left + (x0 - x) * across, top + (y0 - y) * down, min(right, left + (x1 - x) * across), min(bottom, top + (y1 - y) * down))
-        drawn = np.asarray(Image.fromarray(picture).resize((x1 - x0, y1 - y0), _FILTERS[view.filter], box=box))
+        drawn = resized(picture, (x1 - x0, y1 - y0), _FILTERS[view.filter], box)
     if drawn.shape[:2] == view.canvas[::-1]:
         return drawn
-    canvas = np.empty((view.canvas[1], view.canvas[0], picture.shape[2]), np.uint8)
-    canvas[:] = np.tile(np.asarray(view.fill, np.uint8), (view.canvas[0], 1))  # whole rows are copied ten times as fast as single px
+    canvas = np.empty((view.canvas[1], view.canvas[0], picture.shape[2]), picture.dtype)
+    canvas[:] = np.tile(fill, (view.canvas[0], 1))  # whole rows are copied ten times as fast as single px
     canvas[y0:y1, x0:x1] = drawn
     return canvas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,13 @@ from sightline.samples.direction_words import turned_text
 from sightline.samples.geometry import canonical, decode_mask, encode_mask
 from sightline.samples.sample import Box, Item, Mask, Point, Polygon, Region, Regions, RotatedBox, Sample, Shape, Text, Turn
 
+Number = TypeVar("Number", bound=np.number)
 TURNS = 8
 """Numbers 0..7: number % 4 quarter turns clockwise, after a mirroring left to right where number >= 4. 0 changes nothing."""
 
 
-def turned_pixels(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """Pixels (height, width, bands) after turn `number`; a view where numpy can give one."""
+def turned_pixels(pixels: NDArray[Number], number: int) -> NDArray[Number]:
+    """Pixels (height, width, bands) of any depth after turn `number`; a view where numpy can give one."""
     mirrored = pixels[:, ::-1] if number >= 4 else pixels
     return np.rot90(mirrored, -(number % 4))
 

@@ -1,4 +1,8 @@
-"""Decoding of pictures: hostile until checked, upright after EXIF, never repaired in silence."""
+"""Decoding of pictures: hostile until checked, upright after EXIF, never repaired in silence.
+
+Red, green and blue of 8 bits are decoded by Pillow. TIFF of other bands or depths is decoded by `geo_tiff`, and where its compression is another one by rasterio. Alpha is no band:
+it is laid on white where it belongs to colours of 8 bits, and left out elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import io
 import re
 import stat
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_bytes
-from sightline.samples.sample import Picture
+from sightline.samples.bands import COLOURS, colours_alone, composite, depth_of
+from sightline.samples.dihedral import turned_pixels
+from sightline.samples.geo_rasters import EXTRA, opened_raster, there
+from sightline.samples.geo_tiff import LeftToRasterio, NotRead, TiffLayout, decode_tiff, encode_tiff, is_tiff, layout
+from sightline.samples.sample import Geo, Picture
 
 MAX_PIXELS = 178_000_000
 """Pictures above this are refused before decoding: a few kB can hold gigabytes. Pillow itself refuses from 178,956,971 on."""
@@ -31,6 +41,8 @@ _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _END, _SCAN = 0xD9, 0xDA
 _LEAST_SCAN = 4
 """Bytes of a scan at least: a marker and a length."""
+_TURNS = {2: 4, 3: 2, 4: 6, 5: 7, 6: 1, 7: 5, 8: 3}
+"""The turn (see `dihedral`) that puts a picture upright, by its EXIF orientation."""
 
 
 def _refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Refused:
@@ -80,20 +92,46 @@ def _scans(data: bytes) -> int:
     return scans
 
 
-def describe(data: bytes, name: str, place: str) -> Picture:
-    """A Picture from encoded bytes: its size after EXIF, its hash, the bytes kept as they are.
+def describe(data: bytes, name: str, place: str, bands: Sequence[str] = ()) -> Picture:
+    """A Picture from encoded bytes: its size after EXIF, its bands and depth, its hash, the bytes kept as they are. `bands` names its bands in order, over what the file says.
 
     The pixels are decoded once, so that a truncated file is refused here and not hours into a run.
     """
+    known = tiff_layout(data, bands, place)
+    if known is not None and (bands or known.beyond_colours):
+        found = decode_bands(data, known.bands, place)
+        geo = known.geo if known.orientation in (0, 1) else None
+        return Picture(
+            hash=sha256_bytes(data), width=found.shape[1], height=found.shape[0], bands=known.bands, depth=depth_of(found), data=data, geo=geo, name=name
+        )
     with open_picture(data, place) as opened:
-        width, height = _eight_bits(_upright(opened, place), place).size
-    return Picture(hash=sha256_bytes(data), width=width, height=height, data=data, name=name)
+        upright = _upright(opened, place)
+        width, height = (upright if bands else _eight_bits(upright, place)).size
+    picture = Picture(hash=sha256_bytes(data), width=width, height=height, data=data, name=name)
+    if known is not None and known.geo is not None and known.orientation in (0, 1):
+        picture = replace(picture, geo=known.geo)
+    return picture if not bands else replace(picture, bands=tuple(bands), depth=depth_of(decode_bands(data, bands, place)))
 
 
-def read_picture(path: Path, place: str = "") -> Picture:
-    """Read and check one picture file; `place` (file:row that names it) is what an error points at."""
+def tiff_layout(data: bytes, bands: Sequence[str], place: str) -> TiffLayout | None:
+    """What the header of a TIFF says; None for other formats, and where Pillow may know better. Refused: more pixels than allowed, or names for other bands."""
+    if not is_tiff(data):
+        return None
+    try:
+        known = layout(data, bands)
+    except NotRead as error:
+        if not bands:
+            return None
+        raise _refuse("bands", place, str(error), "a name for each band of the file, in order", "correct `bands`") from None
+    if known.width * known.height > MAX_PIXELS:
+        raise _refuse("picture-too-large", place, f"{known.width}x{known.height} px", f"at most {MAX_PIXELS} px", "cut it into tiles: sightline data tile")
+    return known
+
+
+def read_picture(path: Path, place: str = "", bands: Sequence[str] = ()) -> Picture:
+    """Read and check one picture file; `place` (file:row that names it) is what an error points at. `bands` as for `describe`."""
     place = place or str(path)
-    return describe(picture_bytes(path, place), path.name, place if place == str(path) else f"{place} ({path})")
+    return describe(picture_bytes(path, place), path.name, place if place == str(path) else f"{place} ({path})", bands)
 
 
 def picture_bytes(path: Path, place: str) -> bytes:
@@ -136,7 +174,14 @@ def decode_labels(data: bytes, place: str) -> np.ndarray:
 
 
 def decode(data: bytes, place: str) -> np.ndarray:
-    """Upright RGB pixels, (height, width, 3) uint8. Alpha is laid on white; truncated data is refused."""
+    """Upright RGB pixels, (height, width, 3) uint8, of any picture. Alpha is laid on white; other bands are shown as `composite` does; truncated data is refused."""
+    known = tiff_layout(data, (), place)
+    if known is not None and known.beyond_colours:
+        return composite(decode_bands(data, known.bands, place), known.bands)
+    return _decode_colours(data, place)
+
+
+def _decode_colours(data: bytes, place: str) -> np.ndarray:
     with open_picture(data, place) as opened:
         upright = _eight_bits(_upright(opened, place), place)
         width, height = upright.size
@@ -147,6 +192,53 @@ def decode(data: bytes, place: str) -> np.ndarray:
         for top in range(0, height, rows):
             found[top : top + rows] = _rgb(upright.crop((0, top, width, min(top + rows, height))))
         return found
+
+
+def decode_bands(data: bytes, bands: Sequence[str], place: str) -> np.ndarray:
+    """Upright pixels (height, width, bands) as stored, of a file with these bands. Refused: cut off, of another number of bands, or with numbers that are not finite."""
+    if not is_tiff(data):
+        return _decode_plain(data, bands, place)
+    try:
+        known = layout(data, bands)
+        try:
+            found = decode_tiff(data, known)
+        except LeftToRasterio as error:
+            found = _decode_by_rasterio(data, bands, place, str(error))
+    except NotRead as error:
+        raise _refuse("broken-picture", place, str(error), "a whole TIFF of 8 or 16 bits, or 32 floating bits", "fetch the file again") from None
+    found = found[..., : len(bands)]
+    if found.dtype == np.float32 and not np.isfinite(found).all():
+        fix = "fill what holds no data, or cut the raster by `sightline data tile`, which does"
+        raise _refuse("not-finite", place, f"{int((~np.isfinite(found)).sum())} of {found.size} numbers are NaN or infinite", "finite numbers", fix)
+    return np.ascontiguousarray(turned_pixels(found, _TURNS.get(known.orientation, 0)))
+
+
+def _decode_by_rasterio(data: bytes, bands: Sequence[str], place: str, found: str) -> np.ndarray:
+    if not there():
+        raise _refuse("no-rasterio", place, found, "TIFF that is deflated or not compressed, or the extra `geo`", EXTRA)
+    with opened_raster(data, place, bands) as raster:
+        return raster.read(0, 0, raster.width, raster.height)
+
+
+def _decode_plain(data: bytes, bands: Sequence[str], place: str) -> np.ndarray:
+    """Bands of a PNG or another format of Pillow whose names were given: there, a fourth band may be what other programs call alpha."""
+    with open_picture(data, place) as opened:
+        upright = _upright(opened, place)
+        plain = upright.mode in ("L", "LA", "RGB", "RGBA", "RGBX", "I;16")
+        found = np.atleast_3d(np.asarray(upright)) if plain else np.empty((0, 0, 0))
+    if found.shape[2] != len(bands):
+        said = f"pixel mode {upright.mode}, and names for {len(bands)} bands"
+        raise _refuse("bands", place, said, "a name for each band of the file, in order", "correct `bands`")
+    return np.ascontiguousarray(found)
+
+
+def encoded(array: np.ndarray, bands: Sequence[str] = COLOURS, geo: Geo | None = None) -> bytes:
+    """A file of pixels (height, width, bands) without loss: PNG where they are red, green and blue of 8 bits, else TIFF with the names of the bands and the georeference."""
+    if tuple(bands) != COLOURS or array.dtype != np.uint8:
+        return encode_tiff(array, bands, geo)
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
 
 
 def _eight_bits(upright: Image.Image, place: str) -> Image.Image:
@@ -163,7 +255,7 @@ def _rgb(picture: Image.Image) -> np.ndarray:
 
 
 def pixels(picture: Picture, root: Path | None = None) -> np.ndarray:
-    """Decoded pixels of a Picture, (height, width, 3) uint8; `root` is the store's folder when `data` is a path."""
+    """Decoded pixels of a Picture, (height, width, bands) of its depth, as stored; `root` is the store's folder when `data` is a path."""
     data = picture.data
     if isinstance(data, str):
         if root is None:
@@ -175,4 +267,10 @@ def pixels(picture: Picture, root: Path | None = None) -> np.ndarray:
                 "read the sample through its Store",
             )
         data = (root / data).read_bytes()
-    return decode(data, picture.name or picture.hash[:12])
+    place = picture.name or picture.hash[:12]
+    return _decode_colours(data, place) if colours_alone(picture) else decode_bands(data, picture.bands, place)
+
+
+def rgb_pixels(picture: Picture, root: Path | None = None) -> np.ndarray:
+    """What eyes see of a Picture, (height, width, 3) uint8: its pixels, or a composite where it has other bands or another depth."""
+    return composite(pixels(picture, root), picture.bands)

@@ -1,6 +1,6 @@
 """A set of samples on disk: Parquet shards with pictures inside, an index without them, and the list of what was refused.
 
-    shard-00000.parquet   id, images list<{bytes, path}>, pictures, messages, annotations, attributes, origin (JSON text, see records.py); 64 rows a group
+    shard-00000.parquet   id, images list<{bytes, path}>, pictures, messages, annotations, attributes, origin (JSON text, see records.py); at most 64 rows a group
     index.parquet         row, id, hash, shard, offset, pictures list<{hash, width, height, bands}>, source, licence, verdict, rule, group, scores
     problems.jsonl        one line per finding about rows that could not become samples, or that were read with a loss
     lineage.json
@@ -34,6 +34,8 @@ from sightline.samples.records import Packed, pack, unpack
 from sightline.samples.sample import Sample
 
 GROUP_ROWS = 64
+GROUP_BYTES = 16 << 20
+"""Bytes of pictures from which a row group is full, however few its rows: what a writer and a reader hold at once."""
 SHARD_BYTES = 256 << 20
 CACHE_BYTES = 1 << 30
 STREAM_BYTES = 64 << 20
@@ -90,6 +92,7 @@ class Store:
         self._groups: OrderedDict[tuple[int, int], _Group] = OrderedDict()
         self._held = 0
         self._files: dict[int, pq.ParquetFile] = {}
+        self._starts: dict[int, np.ndarray] = {}
         self._lock = threading.RLock()
         self.lineage = Lineage.read(path)
         self.index: pa.Table = pq.read_table(path / "index.parquet")
@@ -139,7 +142,7 @@ class Store:
     def aside(self, cache: int = STREAM_BYTES) -> Store:
         """The same store with a small cache of its own: for passes in order, which would push out of the cache what others want."""
         store = copy.copy(self)
-        store._cache, store._held, store._groups, store._files, store._lock = cache, 0, OrderedDict(), {}, threading.RLock()
+        store._cache, store._held, store._groups, store._files, store._starts, store._lock = cache, 0, OrderedDict(), {}, {}, threading.RLock()
         return store
 
     def picture(self, row: int, number: int) -> bytes:
@@ -192,7 +195,9 @@ class Store:
 
     def _group(self, row: int) -> tuple[_Group, int]:
         shard, offset = int(self._shard[row]), int(self._offset[row])
-        key = (shard, offset // GROUP_ROWS)
+        starts = self._starts_of(shard)
+        number = int(np.searchsorted(starts, offset, side="right")) - 1
+        key = (shard, number)
         group = self._groups.get(key)
         if group is None:
             group = self._load(*key)
@@ -202,11 +207,17 @@ class Store:
                 self._held -= self._groups.popitem(last=False)[1].size
         else:
             self._groups.move_to_end(key)
-        return group, offset % GROUP_ROWS
+        return group, offset - int(starts[number])
 
-    def _load(self, shard: int, number: int) -> _Group:
+    def _starts_of(self, shard: int) -> np.ndarray:
+        """First row of each row group of a shard."""
         if shard not in self._files:
             self._files[shard] = pq.ParquetFile(self.path / _shard_name(shard), memory_map=True)
+            metadata = self._files[shard].metadata
+            self._starts[shard] = np.cumsum([0, *(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups - 1))])
+        return self._starts[shard]
+
+    def _load(self, shard: int, number: int) -> _Group:
         table = self._files[shard].read_row_group(number, use_threads=False)
         texts = {name: table[name].to_pylist() for name in TEXTS}
         images = table["images"].combine_chunks()
@@ -298,7 +309,7 @@ class Writer:
         self._where: dict[str, str] = {}
         """Picture hash -> `row:ROW:NUMBER` of its bytes."""
         self._pending: list[dict[str, Any]] = []
-        self._shard, self._offset, self._filled = 0, 0, 0
+        self._shard, self._offset, self._filled, self._waiting = 0, 0, 0, 0
         self._parquet: pq.ParquetWriter | None = None
         self._problems = (folder / "problems.jsonl").open("w", encoding="utf-8")
         self._refusals = 0
@@ -327,6 +338,7 @@ class Writer:
                 assert data is not None, f"{row.id}: no bytes of a picture that is not here yet"
                 images.append({"bytes": data, "path": known.get("name", "")})
                 self._filled += len(data)
+                self._waiting += len(data)
             else:
                 images.append({"bytes": None, "path": first})
         self._pending.append({"images": images, **{name: getattr(row, name) for name in TEXTS}})
@@ -339,7 +351,7 @@ class Writer:
         if len(self._rows) == INDEX_ROWS:
             self._index_rows()
         self._offset += 1
-        if len(self._pending) == GROUP_ROWS:
+        if len(self._pending) == GROUP_ROWS or self._waiting >= GROUP_BYTES:
             self._flush()
         return number
 
@@ -366,6 +378,7 @@ class Writer:
         parquet = self._parquet = self._parquet or self._new_shard()
         parquet.write_table(pa.Table.from_pylist(self._pending, schema=_SHARD), row_group_size=GROUP_ROWS)
         self._pending.clear()
+        self._waiting = 0
         if self._filled >= SHARD_BYTES:
             parquet.close()
             self._parquet = None

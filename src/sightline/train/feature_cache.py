@@ -19,10 +19,9 @@ from sightline.model.assembly import ModelConfig
 from sightline.model.batch import Features, Pictures
 from sightline.model.packing import FeatureSource
 from sightline.model.processor import Processor
-from sightline.model.tiling import Grid, Tiling, cut
+from sightline.model.tiling import Grid, Tiling
 from sightline.model.vlm import Model
 from sightline.progress import Progress
-from sightline.samples.pictures import pixels
 from sightline.samples.sample import Picture
 
 _BATCH = 64
@@ -91,11 +90,12 @@ def build_cache(
         items = list(unique.items())
         for start in range(0, len(items), _BATCH):
             chunk = items[start : start + _BATCH]
-            crops = [cut(pixels(picture, store), tiling) for _, (picture, store, tiling) in chunk]
+            crops = [processor.cut(picture, tiling, store) for _, (picture, store, tiling) in chunk]
             batch = Pictures(
                 tilings=tuple(tiling for _, (_, _, tiling) in chunk),
                 picture_of=torch.tensor([i for i, own in enumerate(crops) for _ in own]),
                 pixels=tuple(torch.from_numpy(crop).to(device) for own in crops for crop in own),
+                bands=config.bands,
             )
             writer.add([key for key, _ in chunk], [len(own) for own in crops], encode(model, batch, precision))
             progress.advance(len(chunk))

@@ -28,6 +28,8 @@ class CheckConfig(Config):
     """Pictures with more pixels are large."""
     aspect: float = Field(default=3.0, ge=1)
     """Pictures at least this many times as long as wide are extreme."""
+    nodata: float = Field(default=0.3, ge=0, le=1)
+    """Share of px without data from which a picture is reported."""
     near: int = Field(default=NEAR, ge=0, le=16)
     """Bits of 64 by which both perceptual hashes of near duplicates may differ."""
     orientations: bool = True

@@ -22,7 +22,7 @@ from sightline.data.check.text_rules import length
 from sightline.errors import Refused
 from sightline.page import Html, Page, bar, columns, escape, paragraph, picture, span, table, tiles
 from sightline.samples.drawing import draw_regions
-from sightline.samples.pictures import pixels
+from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Region, Sample
 
 _SIDE = 360
@@ -200,7 +200,7 @@ def _thumbnail(checked: Checked, row: RowFacts, number: int, regions: Sequence[i
     one = checked.sets[row.data_set]
     try:
         sample = one.sample(row)
-        shown = pixels(sample.pictures[number], one.path)
+        shown = rgb_pixels(sample.pictures[number], one.path)
     except Refused:  # the file has gone since it was checked
         return str(paragraph("no longer there", "small"))
     drawn, window = _drawn(sample, number, regions), None

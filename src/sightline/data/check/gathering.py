@@ -16,16 +16,17 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from sightline.data.check.check_config import CheckConfig
-from sightline.data.check.looking import Glance, glance, seen
+from sightline.data.check.looking import Glance, banded_glance, glance, seen
 from sightline.data.check.row_facts import PictureFacts, RowFacts, facts_of
 from sightline.data.check.rules import RowRule, row_rules
 from sightline.data.engine import Engine
 from sightline.data.parts import digest, state
-from sightline.data.readers.reader import LARGEST_ASPECT, SHORTEST_SIDE, Row
+from sightline.data.readers.reader import LARGEST_ASPECT, SHORTEST_SIDE, Row, memo_key
 from sightline.data.reading import Source, Unit, choose, files_of, grouped, read_group
 from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_bytes, write_text
 from sightline.progress import Progress
+from sightline.samples.bands import colours_alone
 from sightline.samples.pictures import picture_bytes
 from sightline.samples.sample import Picture, Sample
 from sightline.samples.store import Store
@@ -210,7 +211,7 @@ class _Observe:
 
     def _facts(self, chunk: _Chunk, rules: Sequence[RowRule], unit: int, part: int, place: str, sample: Sample, lost: tuple[Problem, ...]) -> RowFacts:
         names = [_named(picture) if chunk.store else picture.name for picture in sample.pictures]
-        pictures = tuple(_seen.get(name) or _size_alone(picture) for name, picture in zip(names, sample.pictures, strict=True))
+        pictures = tuple(_seen.get(name) or _looked_at(name, picture) for name, picture in zip(names, sample.pictures, strict=True))
         tokens, unfit = self._tokens(sample) if chunk.judged and sample.turns else (None, ())
         at: dict[str, Any] = {"place": place, "data_set": chunk.data_set, "unit": unit, "part": part}
         facts = facts_of(sample, pictures, self.config, lost=lost, tokens=tokens, unfit=unfit, **at)
@@ -225,8 +226,13 @@ class _Observe:
             return None, tuple(refused.problems)
 
 
-def _size_alone(picture: Picture) -> PictureFacts:
-    """Of a picture that its reader could decode and the look could not."""
+def _looked_at(name: str, picture: Picture) -> PictureFacts:
+    """Of a picture that its reader could decode and the look could not, or of which the reader names more bands than the look found: the size, and what its bands say."""
+    if picture.data and not colours_alone(picture):
+        key = f"{picture.hash}{','.join(picture.bands)}{name}"
+        if key not in _seen:
+            _seen[key] = seen([banded_glance(picture)])[0]
+        return _seen[key]
     return PictureFacts(hash=picture.hash, name=picture.name, width=picture.width, height=picture.height)
 
 
@@ -272,15 +278,16 @@ def read_unit(sources: Sequence[Source], unit: Unit, seen: Mapping[str, PictureF
     memo: dict[str, Picture] = {}
     bare: list[tuple[int, Row]] = []
     for number, row in unit:
-        known = {given: key for given in row.pictures if _usable(seen.get(key := _key(given)))}
-        memo |= {key: _bare(key, seen[key]) for key in known.values() if key not in memo}
+        bands = sources[number][0].bands
+        known = {given: key for given in row.pictures if _usable(seen.get(key := _key(given))) and len(bands) in (0, len(seen[key].bands))}
+        memo |= {name: _bare(key, seen[key], bands) for key in known.values() if (name := memo_key(key, bands)) not in memo}
         carried = any(isinstance(given, bytes) for given in known)
         bare.append((number, replace(row, pictures=tuple(known.get(given, given) for given in row.pictures)) if carried else row))
     return [(None if entry.row is None else entry.row.sample, entry.problems) for entry in read_group(sources, tuple(bare), memo)]
 
 
-def _bare(key: str, facts: PictureFacts) -> Picture:
-    return Picture(hash=facts.hash, width=facts.width, height=facts.height, data=b"", name=key)
+def _bare(key: str, facts: PictureFacts, bands: tuple[str, ...]) -> Picture:
+    return Picture(hash=facts.hash, width=facts.width, height=facts.height, bands=bands or facts.bands, depth=facts.depth, data=b"", name=key)
 
 
 def _usable(facts: PictureFacts | None) -> bool:

@@ -11,7 +11,9 @@ from PIL import ExifTags, Image, ImageOps
 from sightline.data.check.row_facts import PictureFacts
 from sightline.data.hashing import hashed, stacked, thumbnail
 from sightline.lineage import sha256_bytes
-from sightline.samples.pictures import decode, open_picture
+from sightline.samples.bands import COLOURS, composite
+from sightline.samples.pictures import decode, describe, open_picture, pixels, tiff_layout
+from sightline.samples.sample import Picture
 
 _DRAFT = 64
 """Least side in px to which JPEG is decoded: the hashes then differ by one bit on average from those of the whole picture."""
@@ -36,6 +38,9 @@ def glance(data: bytes, name: str) -> Glance | None:
     JPEG is decoded at a half, a quarter or an eighth of its size where that is enough for 64x64: all its bytes are still read, so a truncated file is found.
     """
     try:
+        known = tiff_layout(data, (), name)
+        if known is not None and known.beyond_colours:
+            return banded_glance(describe(data, name, name))
         opened = open_picture(data, name)
         size, mode = opened.size, opened.mode
         orientation = int(opened.getexif().get(ExifTags.Base.Orientation, 1))
@@ -45,6 +50,21 @@ def glance(data: bytes, name: str) -> Glance | None:
     width, height = size[::-1] if orientation in (5, 6, 7, 8) else size
     facts = PictureFacts(hash=sha256_bytes(data), name=name, width=width, height=height, mode=mode, orientation=orientation)
     return Glance(facts=facts, thumbnail=thumbnail(small), colours=small.resize((_PROBE, _PROBE), Image.Resampling.NEAREST).convert("RGB"))
+
+
+def banded_glance(picture: Picture) -> Glance:
+    """The glance at a picture of other bands or of another depth, whose bytes are at hand."""
+    assert isinstance(picture.data, bytes)
+    array = pixels(picture)
+    known = tiff_layout(picture.data, picture.bands, picture.name)
+    empty = (known.nodata if known is not None else None) or 0.0
+    ranges = zip(picture.bands, array.min((0, 1)).tolist(), array.max((0, 1)).tolist(), strict=True)
+    facts = PictureFacts(
+        hash=picture.hash, name=picture.name, width=picture.width, height=picture.height, mode=f"{len(picture.bands)} bands, {picture.depth}",
+        bands=picture.bands, depth=picture.depth, constant=tuple(name for name, low, high in ranges if low == high), nodata=float((array == empty).all(-1).mean()),
+    )  # fmt: skip
+    small = Image.fromarray(composite(array, picture.bands))
+    return Glance(facts=facts, thumbnail=thumbnail(small), colours=small.resize((_PROBE, _PROBE), Image.Resampling.NEAREST))
 
 
 def _small(opened: Image.Image, data: bytes, orientation: int) -> Image.Image:
@@ -64,6 +84,11 @@ def _small(opened: Image.Image, data: bytes, orientation: int) -> Image.Image:
     return opened
 
 
+def colours_of(facts: PictureFacts) -> bool:
+    """Whether a picture claims to be in colour."""
+    return set(COLOURS) <= set(facts.bands)
+
+
 def seen(glances: Sequence[Glance]) -> list[PictureFacts]:
     """The facts with their hashes and whether the colours are grey, for many pictures at once."""
     if not glances:
@@ -71,5 +96,5 @@ def seen(glances: Sequence[Glance]) -> list[PictureFacts]:
     bands = np.ascontiguousarray(stacked([one.colours for one in glances]).reshape(len(glances), -1, 3).transpose(2, 0, 1))
     grey = (bands.max(0) - bands.min(0)).max(-1) < _GREY
     for one, plain, hashes in zip(glances, grey.tolist(), hashed([one.thumbnail for one in glances]), strict=True):
-        one.facts.grey, one.facts.prints = plain, hashes.text()
+        one.facts.grey, one.facts.prints = plain and colours_of(one.facts), hashes.text()
     return [one.facts for one in glances]

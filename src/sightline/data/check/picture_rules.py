@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sightline.data.check.check_config import CheckConfig
 from sightline.data.check.row_facts import Finding, PictureFacts, RowFacts
+from sightline.samples.bands import COLOURS
 from sightline.samples.sample import Sample
 
 _LOST = {
@@ -35,9 +36,26 @@ def exif_rotation(sample: Sample, row: RowFacts, config: CheckConfig) -> Iterato
 
 
 def picture_mode(sample: Sample, row: RowFacts, config: CheckConfig) -> Iterator[Finding]:
-    """Pictures that are not three bands of 8 bits."""
-    said = [f"{picture.mode}: {_LOST.get(picture.mode, 'turned into RGB')}" if picture.mode != "RGB" else None for picture in row.pictures]
+    """Pictures that are stored in another way than three bands of 8 bits and become such; what has other bands keeps them."""
+    said = [
+        f"{picture.mode}: {_LOST.get(picture.mode, 'turned into RGB')}"
+        if picture.mode != "RGB" and picture.bands == COLOURS and picture.depth == "uint8"
+        else None
+        for picture in row.pictures
+    ]
     yield from _each("picture-mode", row, said)
+
+
+def constant_band(sample: Sample, row: RowFacts, config: CheckConfig) -> Iterator[Finding]:
+    """Bands that say nothing: what a missing band looks like once somebody has filled it with zeros."""
+    said = [f"{', '.join(picture.constant)} of {', '.join(picture.bands)}" if picture.constant else None for picture in row.pictures]
+    yield from _each("constant-band", row, said)
+
+
+def no_data(sample: Sample, row: RowFacts, config: CheckConfig) -> Iterator[Finding]:
+    """Pictures of which much lies outside of what was recorded."""
+    said = [f"{picture.nodata:.0%} of the px" if picture.nodata > config.nodata else None for picture in row.pictures]
+    yield from _each("no-data", row, said)
 
 
 def grey_picture(sample: Sample, row: RowFacts, config: CheckConfig) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sightline.data.check.check_config import CheckConfig
 from sightline.errors import Problem
+from sightline.samples.bands import COLOURS, Depth
 from sightline.samples.geometry import mask_area, shoelace
 from sightline.samples.sample import Box, Item, Mask, Origin, Polygon, Region, Regions, RotatedBox, Sample, Text
 
@@ -34,6 +35,12 @@ class PictureFacts:
     """Pillow's name of its bands."""
     orientation: int = 1
     """EXIF orientation; 1 = as stored."""
+    bands: tuple[str, ...] = COLOURS
+    depth: Depth = "uint8"
+    constant: tuple[str, ...] = ()
+    """Bands of one value everywhere; looked for where there are others than red, green and blue of 8 bits."""
+    nodata: float = 0.0
+    """Share of px without data: the no-data value of the file, else 0, in every band; looked for as `constant` is."""
     grey: bool = False
     """Three bands that are equal everywhere."""
     prints: str = ""

@@ -46,6 +46,8 @@ RULES: dict[str, Rule] = {
     # Pictures
     "exif-rotation": _look("warn", "pictures that EXIF turns", "check that boxes were drawn on the upright picture", picture_rules.exif_rotation),
     "picture-mode": _look("warn", "pictures that are not three bands of 8 bits", "convert them yourself if what is lost matters", picture_rules.picture_mode),
+    "constant-band": _look("warn", "bands of one value everywhere", "the band is missing in the file: fill it, or leave it out", picture_rules.constant_band),
+    "no-data": _look("warn", "pictures with much no-data", "cut them by `data tile`, which drops such tiles", picture_rules.no_data),
     "grey-picture": _look("warn", "grey pictures stored as colour", "ask no questions about colour", picture_rules.grey_picture),
     "picture-size": _look("warn", "small, large or long pictures", "tile long pictures, leave tiny ones out", picture_rules.picture_size),
     "mixed-sizes": _survey("warn", "pictures of many sizes", "choose a tiler that keeps the aspect", mix_rules.mixed_sizes),

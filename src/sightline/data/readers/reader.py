@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config
 from sightline.samples.pictures import describe, read_picture
@@ -40,6 +42,8 @@ class Reader(Config):
     """Name of the source in `origin`; the name of the folder or file when empty."""
     licence: str = ""
     """Licence of the rows, as stated by the publisher."""
+    bands: tuple[str, ...] = Field(default=(), strict=False)
+    """Names of the bands of its pictures, in the order of their files: `[red, green, blue, nir]`; empty: as the files say."""
 
     def recognise(self, path: Path) -> tuple[float, str] | None:
         """(confidence 0..1, reason) if `path` looks like this format; reads names and the head of files, never pictures."""
@@ -93,7 +97,7 @@ def read_row(reader: Reader, path: Path, row: Row, memo: dict[str, Picture]) -> 
     problems: list[Problem] = []
     for given in row.pictures:
         try:
-            pictures.append(_picture(given, row.place, memo))
+            pictures.append(_picture(given, row.place, memo, reader.bands))
         except Refused as refused:
             problems.extend(refused.problems)
     if problems:
@@ -118,12 +122,18 @@ def _unstorable(row: Row) -> Problem:
     return Problem(code="data/not-utf-8-name", place=row.place, found=f"{row.id!r} as an id", allowed="names in UTF-8", fix="rename the file")
 
 
-def _picture(given: str | bytes, place: str, memo: dict[str, Picture]) -> Picture:
+def _picture(given: str | bytes, place: str, memo: dict[str, Picture], bands: tuple[str, ...]) -> Picture:
     if isinstance(given, bytes):
-        return shaped(describe(given, "", place), place)
-    if given not in memo:
-        memo[given] = shaped(read_picture(Path(given), place), f"{place} ({given})")
-    return memo[given]
+        return shaped(describe(given, "", place, bands), place)
+    key = memo_key(given, bands)
+    if key not in memo:
+        memo[key] = shaped(read_picture(Path(given), place, bands), f"{place} ({given})")
+    return memo[key]
+
+
+def memo_key(path: str, bands: tuple[str, ...]) -> str:
+    """Name of a picture among those that several readers look at: its path, and the bands that a reader names in it."""
+    return f"{path}\0{','.join(bands)}" if bands else path
 
 
 def shaped(picture: Picture, place: str) -> Picture:

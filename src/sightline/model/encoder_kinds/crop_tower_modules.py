@@ -13,7 +13,7 @@ from sightline.model.batch import Features, Pictures
 from sightline.model.encoder_kinds.towers import TowerConfig
 from sightline.model.encoders import Read
 from sightline.model.tiling import Grid
-from sightline.model.towers.tower_table import COLOURS
+from sightline.samples.bands import COLOURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,8 @@ class CropTower(nn.Module):
 
     def seen(self, pictures: Pictures, read: Read) -> Seen:
         """The crops of the roles that are seen; where a batch has none, one blank crop: every block runs whatever the batch holds."""
-        assert pictures.pixels is not None, "a batch with cached features does not pass through the encoder"
         numbers = tuple(pictures.seen(self.config.sees))
-        crops = [self._normalised(pictures.pixels[number]) for number in numbers]
+        crops = [self._normalised(pictures.crop(number, self.config.bands)) for number in numbers]
         crops = crops or [torch.zeros(1, len(COLOURS), self.config.least, self.config.least, device=self.mean.device)]
         return Seen(crops=crops, grids=tuple(self.config.crop_grid(crop.shape[3], crop.shape[2], read) for crop in crops), numbers=numbers)
 

@@ -17,7 +17,7 @@ from sightline.model.encoder_kinds.crop_tower_modules import CropTower
 from sightline.model.encoder_kinds.rope_towers import PixtralEncoder, Qwen2VlEncoder, RopeTower
 from sightline.model.encoders import Read
 from sightline.model.tiling import Grid
-from sightline.model.towers.tower_table import COLOURS
+from sightline.samples.bands import COLOURS
 
 BY_CROP = "sightline_by_crop"
 """Our name in transformers' table of attentions."""

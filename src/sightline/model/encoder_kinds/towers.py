@@ -8,7 +8,8 @@ from sightline.errors import Problem, Refused
 from sightline.model import composite_weights, hub_layout, open_clip
 from sightline.model.encoders import Read, VisionEncoder, statistics
 from sightline.model.tiling import Grid
-from sightline.model.towers.tower_table import COLOURS, Statistics
+from sightline.model.towers.tower_table import Statistics
+from sightline.samples.bands import COLOURS
 
 CLIP: Statistics = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 

@@ -18,8 +18,13 @@ class CropsOfSize:
 
 
 def by_size(pixels: Sequence[Tensor]) -> list[CropsOfSize]:
-    """One group per size, in order of first appearance."""
+    """One group per size, in order of first appearance; float32 where some crops of a size are and others are not."""
     places: dict[torch.Size, list[int]] = {}
     for place, crop in enumerate(pixels):
         places.setdefault(crop.shape, []).append(place)
-    return [CropsOfSize(places=found, crops=torch.stack([pixels[place] for place in found])) for found in places.values()]
+    return [CropsOfSize(places=found, crops=_stacked([pixels[place] for place in found])) for found in places.values()]
+
+
+def _stacked(crops: Sequence[Tensor]) -> Tensor:
+    one = all(crop.dtype == crops[0].dtype for crop in crops)
+    return torch.stack(list(crops) if one else [crop.float() for crop in crops])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sightline.model.towers.tower_table import COLOURS
+from sightline.samples.bands import COLOURS
 
 
 @torch.no_grad()

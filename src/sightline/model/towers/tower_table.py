@@ -13,9 +13,6 @@ Rule = Literal["fixed", "interpolate", "interpolate-aligned", "interpolate-antia
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per band, 0..1."""
 
-COLOURS = ("red", "green", "blue")
-"""Bands of the pictures that published towers have seen, in the order of their filters."""
-
 _CLIP: Statistics = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
