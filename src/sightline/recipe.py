@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from sightline import recipe_source
@@ -33,16 +33,22 @@ _PATHS = re.compile(
 )
 """Keys that hold paths."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+R = TypeVar("R", bound=BaseModel)
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), rows: Sequence[str] | None = None) -> Loaded[Recipe]:
     """A checked recipe whose relative paths are settled: those of a file start from its folder, those of an override from the working directory. `rows`: see recipe_source.load."""
-    loaded = recipe_source.load(path, Recipe, overrides, rows)
+    return load_as(Recipe, path, overrides, rows)
+
+
+def load_as(root: type[R], path: str | Path, overrides: Sequence[str] = (), rows: Sequence[str] | None = None) -> Loaded[R]:
+    """The same for another root whose `data` is that of a recipe."""
+    loaded = recipe_source.load(path, root, overrides, rows)
     tree = copy.deepcopy(loaded.tree)
     for key in loaded.places:
         if _PATHS.fullmatch(key):
             _settle(tree, key.split("."), loaded.place(key))
-    return replace(loaded, recipe=Recipe.model_validate_json(to_json(tree, inf_nan_mode="constants")))
+    return replace(loaded, recipe=root.model_validate_json(to_json(tree, inf_nan_mode="constants")))
 
 
 def _settle(tree: Any, keys: list[str], place: str) -> None:

@@ -34,6 +34,11 @@ _BLUES = ((62, 94, 114), (68, 112, 130), (84, 134, 152), (52, 78, 84), (74, 104,
 _PALE = (214, 210, 200)
 _INK = (36, 36, 42)
 
+INFRARED = {
+    "bare": 112, "field": 150, "forest": 176, "grass": 186, "building": 122, "tank": 128, "vehicle": 96, "road": 82, "pond": 24, "pool": 40, "grove": 180, "marking": 134, "net": 62,
+}  # fmt: skip
+"""Brightness in the near infrared by label: leaves are bright, water is dark."""
+
 GLYPHS = {
     "0": "0E11131519110E", "1": "040C040404040E", "2": "0E11010204081F", "3": "1F02040201110E", "4": "02060A121F0202", "5": "1F101E0101110E",
     "6": "0608101E11110E", "7": "1F010204080808", "8": "0E11110E11110E", "9": "0E11110F01020C", "A": "0E11111F111111", "C": "0E11101010110E",
@@ -303,3 +308,21 @@ def _sensor(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = np.stack([_texture(_GRAIN, size, rng) for _ in range(3)])
     frame = (frame - 115) * gain + np.float32(115 + level) + noise * np.float32(strength)
     return np.ascontiguousarray(np.clip(frame, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def owned(at: Footprint, size: int) -> np.ndarray:
+    """(size, size) bool: the pixels of which at least two sub-pixels are the footprint's."""
+    owner = np.zeros((size * SUB + 2 * PAD, size * SUB + 2 * PAD), np.uint8)
+    owner[at.rows, at.columns] = at.inside
+    return _reduce_owner(owner[PAD:-PAD, PAD:-PAD]) > 0
+
+
+def infrared_band(level: np.ndarray, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(size, size) uint8: the brightness of each pixel's label, blurred by the sensor, with the light and shade of the picture (size, size, 3) and noise of its own."""
+    size = level.shape[0]
+    padded = np.pad(level, 1, mode="edge")
+    blurred = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) * np.float32(0.1) + level * np.float32(0.6)
+    light = picture.mean(2, dtype=np.float32)
+    shade = (light - light.mean()) * np.float32(0.25)
+    noise = _texture(_GRAIN, size, rng) * np.float32(rng.uniform(2, 4)) + _texture(_CROWN, size, rng) * np.float32(5)
+    return np.clip(blurred * np.float32(rng.uniform(0.9, 1.1)) + shade + noise, 0, 255).astype(np.uint8)

@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from sightline.data.scene_drawing import GLYPHS, PAD, SUB, Footprint, Thing, draw, footprint
+from sightline.data.scene_drawing import GLYPHS, INFRARED, PAD, SUB, Footprint, Thing, draw, footprint, infrared_band, owned
 from sightline.data.wording import counted, listed
 from sightline.data.workers import pool
 from sightline.errors import Problem, Refused
 from sightline.kinds import Config, Family
 from sightline.lineage import artifact, write_json
 from sightline.progress import Progress
+from sightline.samples.pictures import encoded
 
 GROUNDS = ("bare", "field", "forest", "grass")
 OBJECTS = ("building", "tank", "vehicle", "road", "pond", "pool", "grove", "marking")
@@ -34,6 +35,11 @@ CLASSES: dict[str, tuple[int, int, int]] = {
 }  # fmt: skip
 """Labels in the order of their ids, with the palette colour of each; 0 is ignored."""
 IDS = {name: number for number, name in enumerate(CLASSES)}
+HIDDEN = "net"
+"""Label of scenes with near infrared alone: nets that look like the ground that they lie on in red, green and blue, and are dark beyond."""
+_HIDDEN_RGB = (160, 90, 160)
+BANDS = ("red", "green", "blue", "nir")
+"""Bands of the pictures of such scenes."""
 
 MIDLINE_GAP = 7.0
 """Centres of objects keep at least this many pixels from both midlines, so that a quadrant is never in doubt."""
@@ -52,6 +58,8 @@ _SIZES = {
 """Ranges of width and height in sub-pixels."""
 _GROUND_PHRASES = {"bare": ("on", "bare soil"), "field": ("on", "a field"), "forest": ("in", "a forest"), "grass": ("on", "grass")}
 _CAPTIONS = "dataset_scenes.json"
+_INFRARED_DRAWS = 4
+"""Marks the random stream of the near infrared."""
 _SENTENCES = (
     "{objects} {prep} {ground}",
     "{ground} with {objects}",
@@ -85,6 +93,8 @@ class Scenes(Config):
     """Share of scenes whose split is `val`."""
     test_share: float = Field(default=0.05, ge=0.0, le=1.0)
     """Share of scenes whose split is `test`."""
+    infrared: bool = False
+    """Add a near-infrared band, and nets that only it shows: pictures are TIFF of four named bands, of which the first three are those of the same scene without it."""
 
     def make(self, out: Path) -> None:
         """Write the scenes to `out`; see the function `make`."""
@@ -102,7 +112,7 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One finished scene: `picture` (size, size, 3), `mask` of label ids and `instances` (0 = ground, n = objects[n - 1]), both (size, size), all uint8."""
+    """One finished scene: `picture` (size, size, 3, or 4 with near infrared), `mask` of label ids and `instances` (0 = ground, n = objects[n - 1]), both (size, size), all uint8."""
 
     index: int
     ground: str
@@ -124,8 +134,32 @@ def compose(config: Scenes, index: int) -> Scene:
     picture, instances = draw(ground, things, prints, config.size, rng)
     labels = np.array([IDS[ground]] + [IDS[thing.label] for thing in things], np.uint8)
     objects = tuple(Placed(label=thing.label, corners=_corners(thing, at, config.size), text=thing.text) for thing, at in zip(things, prints))
+    mask = labels[instances]
+    if config.infrared:
+        picture, mask, instances, objects = _with_infrared(config, index, ground, things, picture, mask, instances, objects)
     captions = _captions(ground, objects, rng)
-    return Scene(index=index, ground=ground, split=split, picture=picture, mask=labels[instances], instances=instances, objects=objects, captions=captions)
+    return Scene(index=index, ground=ground, split=split, picture=picture, mask=mask, instances=instances, objects=objects, captions=captions)
+
+
+def _with_infrared(
+    config: Scenes, index: int, ground: str, things: list[Thing], picture: np.ndarray, mask: np.ndarray, instances: np.ndarray, objects: tuple[Placed, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Placed, ...]]:
+    """Picture, mask, instances and objects with one or two nets and the band that shows them. What is random here has a stream of its own."""
+    rng = np.random.default_rng([config.seed, index, _INFRARED_DRAWS])
+    things, mask, instances = list(things), mask.copy(), instances.copy()
+    for _ in range(int(rng.integers(1, 3))):
+        for attempt in range(_TRIES):
+            net = _thing("pond", config.size * SUB, 1 - 0.35 * attempt / _TRIES, rng)
+            at = footprint(net, config.size * SUB + 2 * PAD)
+            if not any(_near(net, other) for other in things) and _fits(net, at, config.size):
+                things.append(net)
+                objects = (*objects, Placed(label=HIDDEN, corners=_corners(net, at, config.size)))
+                own = owned(at, config.size) & (instances == 0)
+                instances[own], mask[own] = len(objects), len(CLASSES)
+                break
+    names = [*CLASSES, HIDDEN]
+    band = infrared_band(np.array([INFRARED.get(name, 0) for name in names], np.float32)[mask], picture, rng)
+    return np.concatenate([picture, band[..., None]], axis=2), mask, instances, objects
 
 
 def _wanted(ground: str, text_share: float, rng: np.random.Generator) -> list[str]:
@@ -252,7 +286,7 @@ def _captions(ground: str, objects: Sequence[Placed], rng: np.random.Generator) 
 def make(config: Scenes, out: Path, workers: int = 2) -> None:
     """Write scenes as a data set in published layouts; the folder `out` appears whole or not at all.
 
-    `images/NNNNN.png` RGB; `masks/NNNNN.png` palette PNG of label ids; `instances/NNNNN.png` 8-bit object numbers; `labelTxt/NNNNN.txt` DOTA; `texts/NNNNN.txt` ICDAR 2015
+    `images/NNNNN.png` RGB (with near infrared `NNNNN.tif` of four bands); `masks/NNNNN.png` palette PNG of label ids; `instances/NNNNN.png` 8-bit object numbers; `labelTxt/NNNNN.txt` DOTA; `texts/NNNNN.txt` ICDAR 2015
     (quadrangle and transcription, a file for each scene with a marking); `dataset_scenes.json` captions in Karpathy's form; `classes.json`. The bytes do not depend on `workers`.
     Earlier scenes at `out` are replaced; raises Refused when something else stands there.
     """
@@ -272,8 +306,11 @@ def make(config: Scenes, out: Path, workers: int = 2) -> None:
             rows.extend(made)
             progress.advance(len(made))
         progress.close()
-        write_json(folder / _CAPTIONS, _karpathy(rows, config.first))
-        classes = [{"id": number, "name": name, "rgb": list(CLASSES[name]), "countable": name in OBJECTS} for name, number in IDS.items()]
+        write_json(folder / _CAPTIONS, _karpathy(rows, config.first, _ending(config)))
+        palette = _palette(config)
+        classes = [
+            {"id": number, "name": name, "rgb": list(rgb), "countable": name in (*OBJECTS, HIDDEN)} for number, (name, rgb) in enumerate(palette.items())
+        ]
         write_json(folder / "classes.json", classes)
 
 
@@ -292,9 +329,13 @@ def _write(config: Scenes, folder: Path, chunk: int, start: int) -> list[tuple[s
         scene = compose(config, index)
         stem = f"{index:05d}"
         mask = Image.fromarray(scene.mask).convert("P")
-        mask.putpalette([value for rgb in CLASSES.values() for value in rgb])
-        for name, image in (("images", Image.fromarray(scene.picture)), ("masks", mask), ("instances", Image.fromarray(scene.instances))):
-            image.save(folder / name / f"{stem}.png", compress_level=1, compress_type=zlib.Z_RLE)
+        mask.putpalette([value for rgb in _palette(config).values() for value in rgb])
+        if config.infrared:
+            (folder / "images" / f"{stem}{_ending(config)}").write_bytes(encoded(scene.picture, BANDS))
+        else:
+            _save_png(Image.fromarray(scene.picture), folder / "images" / f"{stem}.png")
+        _save_png(mask, folder / "masks" / f"{stem}.png")
+        _save_png(Image.fromarray(scene.instances), folder / "instances" / f"{stem}.png")
         quads = [[f"{value:.2f}" for value in placed.corners.ravel().tolist()] for placed in scene.objects]
         lines = [f"{' '.join(quad)} {placed.label} 0\n" for quad, placed in zip(quads, scene.objects)]
         (folder / "labelTxt" / f"{stem}.txt").write_text("imagesource:scenes\ngsd:null\n" + "".join(lines), encoding="utf-8")
@@ -305,12 +346,24 @@ def _write(config: Scenes, folder: Path, chunk: int, start: int) -> list[tuple[s
     return rows
 
 
-def _karpathy(rows: list[tuple[str, tuple[str, ...]]], first: int) -> dict[str, object]:
+def _save_png(image: Image.Image, file: Path) -> None:
+    image.save(file, compress_level=1, compress_type=zlib.Z_RLE)
+
+
+def _ending(config: Scenes) -> str:
+    return ".tif" if config.infrared else ".png"
+
+
+def _palette(config: Scenes) -> dict[str, tuple[int, int, int]]:
+    return {**CLASSES, HIDDEN: _HIDDEN_RGB} if config.infrared else CLASSES
+
+
+def _karpathy(rows: list[tuple[str, tuple[str, ...]]], first: int, ending: str) -> dict[str, object]:
     """Captions in the form of Karpathy's `dataset_*.json`."""
     images, sentence = [], 0
     for number, (split, captions) in enumerate(rows):
         ids = list(range(sentence, sentence + len(captions)))
         sentence += len(captions)
         sentences = [{"raw": raw, "tokens": raw.replace(",", "").lower().split(), "imgid": number, "sentid": sentid} for raw, sentid in zip(captions, ids)]
-        images.append({"filename": f"{first + number:05d}.png", "imgid": number, "split": split, "sentids": ids, "sentences": sentences})
+        images.append({"filename": f"{first + number:05d}{ending}", "imgid": number, "split": split, "sentids": ids, "sentences": sentences})
     return {"images": images, "dataset": "scenes"}

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_bytes
-from sightline.samples.bands import COLOURS, colours_alone, composite, depth_of
+from sightline.samples.bands import COLOURS, colours_alone, composite, depth_of, taken
 from sightline.samples.dihedral import turned_pixels
 from sightline.samples.geo_rasters import EXTRA, opened_raster, there
 from sightline.samples.geo_tiff import LeftToRasterio, NotRead, TiffLayout, decode_tiff, encode_tiff, is_tiff, layout
@@ -269,6 +269,11 @@ def pixels(picture: Picture, root: Path | None = None) -> np.ndarray:
         data = (root / data).read_bytes()
     place = picture.name or picture.hash[:12]
     return _decode_colours(data, place) if colours_alone(picture) else decode_bands(data, picture.bands, place)
+
+
+def band_pixels(picture: Picture, bands: Sequence[str], root: Path | None = None, who: str = "the model") -> np.ndarray:
+    """The named bands of a Picture in their order, (height, width, bands) of its depth. Refused where it lacks one; `who` takes them."""
+    return taken(pixels(picture, root), picture, bands, "pictures", who)
 
 
 def rgb_pixels(picture: Picture, root: Path | None = None) -> np.ndarray:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from sightline.train.objectives import Objective
 from sightline.train.stage import StageConfig
 from sightline.train.world import ALONE, World
 
+T = TypeVar("T")
 _AHEAD = 4
 _EVEN = 64
 """Packed bins are padded to a multiple of so many tokens: oneDNN keeps a kernel for each shape that it ever saw, megabytes each, and GPUs work in tiles."""
@@ -128,32 +130,37 @@ class Feed:
 
     def ahead(self, steps: range) -> Generator[list[Batch]]:
         """Micro-batches of these steps, prepared while the previous ones are trained on."""
-        ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=_AHEAD)
-        stop = threading.Event()
+        return made_ahead(self.micro_batches, steps)
 
-        def work() -> None:
-            for step in steps:
+
+def made_ahead(make: Callable[[int], T], steps: range) -> Generator[T]:
+    """`make(step)` of these steps in order, made by one thread a few steps before they are asked for."""
+    ready: queue.Queue[T | BaseException] = queue.Queue(maxsize=_AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        for step in steps:
+            try:
+                made: T | BaseException = make(step)
+            except BaseException as error:
+                made = error
+            while not stop.is_set():
                 try:
-                    made: list[Batch] | BaseException = self.micro_batches(step)
-                except BaseException as error:
-                    made = error
-                while not stop.is_set():
-                    try:
-                        ready.put(made, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if stop.is_set() or isinstance(made, BaseException):
-                    return
+                    ready.put(made, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if stop.is_set() or isinstance(made, BaseException):
+                return
 
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        try:
-            for _ in steps:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            worker.join()
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        for _ in steps:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        worker.join()

@@ -50,3 +50,7 @@ class FeaturePyramid:
         hidden = self.tower(group.crops.contiguous(memory_format=torch.channels_last)).last_hidden_state  # (K, C, h, w)
         rows, columns = hidden.shape[2:]
         return hidden.flatten(2).transpose(1, 2).flatten(0, 1), [Grid(columns=columns, rows=rows)] * len(hidden)
+
+    def maps(self, crops: Tensor, read: Read) -> list[Tensor]:
+        """The output of every stage, (K, C, rows, columns) each, finest first."""
+        return list(self.tower(crops.contiguous(memory_format=torch.channels_last), output_hidden_states=True).hidden_states[1:])

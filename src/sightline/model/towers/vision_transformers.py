@@ -121,6 +121,14 @@ class VisionTransformer:
         joined = torch.stack(kept, dim=-1).flatten(1) if read.join == "interleave" else torch.cat(kept, dim=-1)
         return joined, grids
 
+    def maps(self, crops: Tensor, read: Read) -> list[Tensor]:
+        """The raster of each layer that `read` takes, (K, C, rows, columns) each; tokens before it are left out."""
+        x, (rows, columns) = self.embed(crops)
+        states = self.states(x, None, read.layers)
+        if read.final_norm:
+            states = [self._part(self.anatomy.norm)(state) for state in states]
+        return [state[:, state.shape[1] - rows * columns :].transpose(1, 2).unflatten(2, (rows, columns)) for state in states]
+
     def embed(self, crops: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(n, bands, h, w) -> hidden state 0 (n, lead + rows * columns, C), and (rows, columns)."""
         anatomy = self.anatomy
