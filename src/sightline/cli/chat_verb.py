@@ -66,6 +66,7 @@ def chat(parser: ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token (default)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="for temperatures above 0 (default: 0)")
+    parser.add_argument("--grammar", action="store_true", help="answers are regions and nothing else, as the model's codec writes them")
     parser.set_defaults(action=_chat)
 
 
@@ -81,7 +82,8 @@ def _chat(arguments: Namespace) -> int:
     from sightline.evaluate.answering import load_answerer
     from sightline.samples.exchange import Decoding
 
-    decoding = Decoding(max_tokens=arguments.max_tokens, temperature=arguments.temperature, seed=arguments.seed)
+    grammar = "regions" if arguments.grammar else None
+    decoding = Decoding(max_tokens=arguments.max_tokens, temperature=arguments.temperature, seed=arguments.seed, grammar=grammar)
     conversation = Conversation(answerer=load_answerer(arguments.run), decoding=decoding, as_json=arguments.json, pictures=pictures)
     if arguments.question is not None:
         conversation.ask(arguments.question)

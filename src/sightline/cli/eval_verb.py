@@ -21,6 +21,7 @@ def evaluate(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--path", metavar="PATH", required=True, help="its published file or folder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the kind, such as rule=tolerant; may be repeated")
+    parser.add_argument("--grammar", action="store_true", help="grounding, referring: the model may answer nothing but regions, as its codec writes them")
     parser.add_argument("--model", metavar="MODEL", help="who answers: folder of a run, a model or a published checkpoint, or http://HOST:PORT/v1#MODEL")
     parser.add_argument(
         "--answers", metavar="FILE", type=Path, help="with --model: where its answers are kept; without: answers that are there already, in a published form"
@@ -114,6 +115,7 @@ def _config(arguments: Namespace) -> Any:
         if unsaid is not None:
             raise Refused(Problem(code="usage/eval", place="--set", found=unsaid, allowed="KEY=VALUE", fix=f"{unsaid}=VALUE"))
         options = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments.set)}
+        options |= {"grammar": True} if arguments.grammar else {}
         return BENCHMARK.parse({**options, "kind": arguments.benchmark, "path": arguments.path})
     except yaml.YAMLError as error:
         raise Refused(Problem(code="usage/eval", place="--set", found=str(error), allowed="KEY=VALUE", fix="quote the value")) from None

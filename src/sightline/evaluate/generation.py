@@ -5,17 +5,20 @@ Letters: B bins, T tokens, A lines that are asked, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sightline.evaluate.guided import guided, guides_of, taken
 from sightline.evaluate.prefixes import Bin, head, tail
+from sightline.evaluate.side_by_side import passes_at_once, side_by_side
 from sightline.model.batch import Batch, Stream, empty_pictures, to_device
 from sightline.model.packing import Encoded, FeatureSource
 from sightline.model.processor import Processor
+from sightline.model.token_grammar import Guide
 from sightline.model.vlm import Model, State
 from sightline.samples.exchange import Decoding
 
@@ -39,38 +42,43 @@ class _Line:
 
 def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[Drawn]:
     """Answers to a batch of one question per bin; `ended` is asked after every token."""
-    assert batch.decoder is not None
+    assert batch.decoder is not None and all(one.grammar is None for one in decodings)
     h, state = model.extend(None, batch)
     last = (batch.decoder.segments > 0).sum(1) - 1
     branches = batch.decoder.branches.gather(1, last[:, None])[:, 0].tolist()
     sees = state.sees.tolist() if state.sees is not None else [None] * len(branches)
     known = enumerate(zip(branches, state.next.tolist(), sees))
     lines = [_Line(number=b, bin=b, branch=branch, position=position, sees=seen and tuple(seen)) for b, (branch, position, seen) in known]
-    return _written(model, h, state, lines, decodings, ended)
+    return _written(model, h, state, lines, decodings, ended, {})
 
 
 def answers_of_bins(
     model: Model, processor: Processor, bins: Sequence[Bin], prompts: Sequence[Encoded], decodings: Sequence[Decoding], features: FeatureSource
 ) -> dict[int, Drawn]:
     """Answers to the prompts whose numbers the bins hold. A trunk goes through the model once; its keys and values are there once, and all lines of its bin read them."""
-    at_once = CPU_READ if next(model.parameters()).device.type == "cpu" else READ
+    guides = guides_of(processor, {number: decodings[number] for one in bins for number in one.lines})
     found: list[tuple[Tensor, State]] = []
     lines: list[_Line] = []
-    todo = list(bins)
-    while todo:
-        chosen, tokens = [todo.pop(0)], 0
-        tokens += _tokens(chosen[0], prompts)
-        while todo and tokens + _tokens(todo[0], prompts) <= at_once:
-            tokens += _tokens(todo[0], prompts)
-            chosen.append(todo.pop(0))
-        h, state, own = _read(model, processor, chosen, prompts, features)
-        before = sum(len(known.valid) for _, known in found)
+    before = 0
+    for h, state, own in side_by_side(model, lambda group: _read(model, processor, group, prompts, features), _groups(model, bins, prompts)):
         lines += [replace(line, bin=line.bin + before) for line in own]
+        before += len(state.valid)
         found.append((h, state))
     h, state = torch.cat([h for h, _ in found]), State.join([state for _, state in found])
     del found
-    drawn = _written(model, h, state, lines, [decodings[line.number] for line in lines], processor.ended)
+    own = {place: guides[line.number] for place, line in enumerate(lines) if line.number in guides}
+    drawn = _written(model, h, state, lines, [decodings[line.number] for line in lines], processor.ended, own)
     return {line.number: own for line, own in zip(lines, drawn)}
+
+
+def _groups(model: Model, bins: Sequence[Bin], prompts: Sequence[Encoded]) -> list[list[Bin]]:
+    """Bins in groups of like many tokens that go through the model at once, as many groups for each thread that may run it."""
+    at_once = CPU_READ if next(model.parameters()).device.type == "cpu" else READ
+    tokens = np.asarray([_tokens(one, prompts) for one in bins])
+    hands = min(passes_at_once(model), len(bins))
+    count = -(-int(tokens.sum()) // (at_once * hands)) * hands
+    places = ((tokens.cumsum() - tokens / 2) * (count / tokens.sum())).astype(int)
+    return [[bins[number] for number in np.flatnonzero(places == place).tolist()] for place in np.unique(places)]
 
 
 def _tokens(one: Bin, prompts: Sequence[Encoded]) -> int:
@@ -122,7 +130,15 @@ def _branched(batch: Batch, tails: Sequence[Sequence[Encoded]]) -> tuple[Batch, 
     return replace(batch, decoder=stream, sees=sees), torch.tensor(places)
 
 
-def _written(model: Model, h: Tensor, state: State, lines: Sequence[_Line], decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[Drawn]:
+def _written(
+    model: Model,
+    h: Tensor,
+    state: State,
+    lines: Sequence[_Line],
+    decodings: Sequence[Decoding],
+    ended: Callable[[list[int]], bool],
+    guides: Mapping[int, Guide],
+) -> list[Drawn]:
     """Answers of all lines, in their order, from the hidden states (A, D) of their last tokens; lines that end leave the batch."""
     assert model.language_model is not None
     drawn: list[Drawn] = [([], []) for _ in lines]
@@ -130,13 +146,15 @@ def _written(model: Model, h: Tensor, state: State, lines: Sequence[_Line], deco
     active = list(range(len(lines)))
     while active:
         logps = model.language_model.logits(h).log_softmax(-1)
-        tokens = [draw(logps[row], decodings[one], generators.get(one)) for row, one in enumerate(active)] if generators else logps.argmax(-1).tolist()
+        free = guided(logps, active, guides) if guides else logps
+        tokens = [draw(free[row], decodings[one], generators.get(one)) for row, one in enumerate(active)] if generators else free.argmax(-1).tolist()
         chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
         going = []
         for row, one in enumerate(active):
             drawn[one][0].append(tokens[row])
             drawn[one][1].append(chosen[row])
-            if len(drawn[one][0]) < decodings[one].max_tokens and not ended(drawn[one][0]):
+            may = one not in guides or taken(guides[one], *drawn[one])
+            if may and len(drawn[one][0]) < decodings[one].max_tokens and not ended(drawn[one][0]):
                 going.append(row)
         if not going:
             break

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import torch
 
+from sightline.evaluate.side_by_side import side_by_side
+from sightline.model.assembly import Measure
 from sightline.model.batch import Features, Pictures
-from sightline.model.packing import Encoded, FeatureSource, pictured
+from sightline.model.packing import Encoded, FeatureSource, Frames, pictured
 from sightline.model.processor import Processor
 from sightline.model.tiling import Tiling
 from sightline.model.vlm import Model
+from sightline.samples.sample import Picture
 from sightline.train.feature_cache import encode
 
 KEPT_BYTES = 1 << 30
@@ -20,31 +23,39 @@ CHUNK, CPU_CHUNK = 64, 1
 """Pictures encoded at once: on a CPU what its caches hold."""
 
 
+_Key = tuple[str, Tiling]
+"""Hash of a picture, and how it is cut."""
+
+
 class Looked(FeatureSource):
     """Features of pictures that were looked at, forgotten oldest first."""
 
     def __init__(self, model: Model, processor: Processor, precision: str) -> None:
         self.model, self.processor, self.precision = model, processor, precision
-        self._known: dict[tuple[str, Tiling], dict[str, Features]] = {}
+        self._known: dict[_Key, dict[str, Features]] = {}
 
     def look(self, encoded: Iterable[Encoded]) -> None:
         """Encode the pictures of these samples that are not known yet."""
         asked = {(picture.hash, measure.tiling): (picture, measure) for one in encoded for picture, measure in zip(one.pictures, one.measures)}
         self._known |= {key: self._known.pop(key) for key in asked if key in self._known}  # now the youngest: what this batch needs is not forgotten below
         items = [(key, asked[key]) for key in asked if key not in self._known]
-        device = next(self.model.parameters()).device
-        size = CPU_CHUNK if device.type == "cpu" else CHUNK
-        for start in range(0, len(items), size):
-            chunk = items[start : start + size]
-            pictures = self.processor.collate([[pictured(picture, measure)] for _, (picture, measure) in chunk]).pictures
-            assert pictures.pixels is not None
-            features = encode(self.model, replace(pictures, pixels=tuple(p.to(device) for p in pictures.pixels)), self.precision)
-            self._known |= dict(zip((key for key, _ in chunk), _by_picture(features, pictures)))
+        size = CPU_CHUNK if next(self.model.parameters()).device.type == "cpu" else CHUNK
+        chunks = [items[start : start + size] for start in range(0, len(items), size)]
+        for seen in side_by_side(self.model, self._seen, chunks):
+            self._known |= seen
         room = KEPT_BYTES - sum(map(_bytes, self._known.values()))
         for key in list(self._known):
             if room >= 0 or key in asked:
                 break
             room += _bytes(self._known.pop(key))
+
+    def _seen(self, items: Sequence[tuple[_Key, tuple[Picture | Frames, Measure]]]) -> dict[_Key, dict[str, Features]]:
+        """Features of these pictures."""
+        pictures = self.processor.collate([[pictured(picture, measure)] for _, (picture, measure) in items]).pictures
+        assert pictures.pixels is not None
+        device = next(self.model.parameters()).device
+        features = encode(self.model, replace(pictures, pixels=tuple(p.to(device) for p in pictures.pixels)), self.precision)
+        return dict(zip((key for key, _ in items), _by_picture(features, pictures)))
 
     def __call__(self, pictures: Sequence[tuple[str, Tiling]]) -> dict[str, Features]:
         firsts, total = [], 0

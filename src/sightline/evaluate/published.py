@@ -127,6 +127,10 @@ class PublishedKind(Config):
         options = [f"{letter}. {text}" for letter, text in row.options.items()]
         return "\n".join(filter(None, (row.told("hint"), row.question, *options, self.prompt)))
 
+    def decoding(self) -> Decoding:
+        """How answers are drawn: the likeliest token each time."""
+        return Decoding(max_tokens=self.max_tokens)
+
     def group(self, row: PublishedRow) -> Hashable:
         """Rows of a group are one question to `limit`."""
         return row.index
@@ -209,7 +213,7 @@ class PublishedBenchmark:
             id=row.index, pictures=row.pictures, turns=(Turn(role="user", items=items),), attributes={"kind": kind}, origin=Origin(source=self.config.asked_of)
         )
         right = (row.answer, row.options[row.answer]) if row.answer in row.options else (row.answer,)
-        return Question(request=Request(sample=sample, decoding=Decoding(max_tokens=self.config.max_tokens)), kind=kind, right=right, source=sample)
+        return Question(request=Request(sample=sample, decoding=self.config.decoding()), kind=kind, right=right, source=sample)
 
     @property
     def headline(self) -> tuple[str, ...]:

@@ -230,6 +230,9 @@ def _data_url(picture: Picture) -> str:
 
 def _decoding(request: Request) -> dict[str, Any]:
     said = request.decoding
+    if said.grammar is not None:
+        found, fix = f"grammar {said.grammar}", "leave it out: the codec of a model behind an endpoint is not known here"
+        raise Refused(_problem("no-grammar", request.sample.id, found, "answers of a model that is loaded here", fix))
     return {
         "max_tokens": said.max_tokens,
         "temperature": said.temperature,

@@ -28,15 +28,16 @@ class RoomyLayer(DynamicLayer):
         """Whether the pass is over once this layer is written: `update` raises Filled."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the columns of (B, H, T, d) behind those that are there; all of them."""
-        if not self.is_initialized:
+        """Write the columns of (B, H, T, d) behind those that are there; all of them. The first come back as they came: they lie in memory as the queries do."""
+        fresh = not self.is_initialized
+        if fresh:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         assert self.keys is not None and self.values is not None
         self.keys, self.values = self._written(0, self.keys, key_states), self._written(1, self.values, value_states)
         if self.ends:
             raise Filled
-        return self.keys, self.values
+        return (key_states, value_states) if fresh else (self.keys, self.values)
 
     def _written(self, which: int, held: Tensor, fresh: Tensor) -> Tensor:
         before = held.shape[2]

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 _ROWS = 512
 """Rows for which the order is chosen; any number may come."""
+_GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
+"""Parts of a gated feed-forward layer, as the classes of transformers name them."""
 
 
 class PackedWeights:
@@ -30,6 +32,7 @@ class PackedWeights:
                 packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach().to(dtype), _ROWS)
                 bias = module.bias.detach().to(dtype) if module.bias is not None else None
                 self._forwards.append((module, partial(_linear, module, packed, bias, dtype)))
+        self._forwards += [(module, partial(_gated, module)) for module in model.modules() if _is_gated(module)]
 
     def __len__(self) -> int:
         return len(self._forwards)
@@ -56,3 +59,20 @@ def _linear(module: nn.Linear, packed: Tensor, bias: Tensor | None, dtype: torch
     if not x.numel():
         return nn.functional.linear(x, module.weight, module.bias)
     return torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, bias, "none", [], "")
+
+
+def _gated(module: Any, x: Tensor) -> Tensor:
+    """(.., T, C) -> (.., T, C) of a gated feed-forward layer (Shazeer 2020, equation 6), which writes over what its linear layers have just made."""
+    gate = module.gate_proj(x)
+    gate = nn.functional.silu(gate, inplace=True) if type(module.act_fn) is nn.SiLU else module.act_fn(gate)
+    return module.down_proj(gate.mul_(module.up_proj(x)))
+
+
+@torch.no_grad()
+def _is_gated(module: Any) -> bool:
+    """Whether a module is proved to be such a layer and nothing more."""
+    if not all(hasattr(module, name) for name in _GATED) or type(module.gate_proj) is not nn.Linear or "forward" in module.__dict__:
+        return False
+    weight = module.gate_proj.weight
+    x = torch.linspace(-3, 2, 2 * weight.shape[1], device=weight.device, dtype=weight.dtype).view(2, -1).sin()
+    return weight.device.type == "cpu" and torch.allclose(module(x), _gated(module, x), rtol=1e-5, atol=1e-6)

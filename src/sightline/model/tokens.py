@@ -85,7 +85,7 @@ class TextTokenizer:
     @property
     def size(self) -> int:
         """Rows that an embedding needs: largest id + 1."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.vocabulary().values()) + 1
 
     @cached_property
     def spaces(self) -> bool:
@@ -124,6 +124,10 @@ class TextTokenizer:
         """One token as it stands in a text, its leading space included; the name of a control token."""
         before = len(self.decode([self.end_id], controls=True))
         return self.decode([self.end_id, token], controls=True)[before:]
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token as the vocabulary spells it, with its id."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
 
     def split_controls(self, text: str, controls: Iterable[str]) -> list[tuple[bool, str]]:
         """Split a format's text into (is a control token, part)."""

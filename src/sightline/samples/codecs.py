@@ -19,6 +19,7 @@ from sightline.errors import Problem, Refused
 from sightline.kinds import Family
 from sightline.samples.frames import Frame, FrameName
 from sightline.samples.geometry import Points, canonical, corners, decode_mask, min_area_rect, pixel_corners, rotated_iou
+from sightline.samples.grammar import Grammar, GrammarName
 from sightline.samples.sample import Box, Item, Mask, Point, Polygon, Region, Regions, RotatedBox, Shape
 
 CODEC = Family("codec")
@@ -88,8 +89,8 @@ class Codec(Protocol):
         """Text and Regions (in source px, of picture 0) of any text whatever, in order, and what was not well formed. Never raises."""
         ...
 
-    def grammar(self) -> str | None:
-        """Regular expression of an answer that is one rendering, in the dialect that xgrammar and llguidance share; None where control tokens are needed."""
+    def grammar(self, said: GrammarName = "regions") -> Grammar | None:
+        """The texts of one rendering, and of nothing else; every one of them is read without a problem. None where a codec has none."""
         ...
 
 

@@ -8,19 +8,23 @@ from typing import Literal, Protocol
 
 from sightline.errors import Problem
 from sightline.lineage import sha256_json
+from sightline.samples.grammar import GrammarName
 from sightline.samples.sample import Item, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How text is drawn. temperature 0 is greedy."""
+    """How text is drawn. temperature 0 is greedy.
+
+    `grammar`: the answer is regions and nothing else, in the codec of the model that answers (`codecs.Codec.grammar`).
+    """
 
     max_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
-    grammar: str | None = None
+    grammar: GrammarName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

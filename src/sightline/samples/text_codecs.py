@@ -12,11 +12,14 @@ from sightline.errors import Problem, Refused
 from sightline.kinds import Config
 from sightline.samples.codecs import FORMAT_ERROR, ControlToken, Parsed, Part, converted, refusal
 from sightline.samples.frames import Frame, FrameName
+from sightline.samples.grammar import EMPTY, Grammar, GrammarName, Node, Number, Repeated, Words, fixed, joined, optional
 from sightline.samples.sample import Region, Regions, Shape, Text
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 _HALF_WIDTH = str.maketrans({chr(0xFF01 + i): chr(0x21 + i) for i in range(94)} | {"\u3000": " ", "\u3001": ",", "\u00b0": " ", "\u2212": "-"})
 """Full-width forms, the ideographic space and comma, the sign of degrees and the minus sign: one character each, so that places in a text stay."""
+_EXACT = 9
+"""Decimals of a number of the grid that are more than rounding of the arithmetic."""
 _BETWEEN = re.compile(r"(?:[\s,;]|and|\u548c|<delim>)*")
 """What may stand between shapes of one phrase."""
 CHARACTERS = r"[-+0-9.,\s]"
@@ -28,7 +31,8 @@ class Reading:
     """What one place of a text says. Without shapes it stays text; faults are reported in both cases."""
 
     shapes: tuple[Shape, ...] = ()
-    label: str | None = None
+    label: tuple[int, ...] | None = None
+    """Where in the text the phrase stands, from and to: the text is searched in half width, and phrases are kept as they were written."""
     faults: tuple[str, ...] = ()
 
 
@@ -93,7 +97,7 @@ class TextCodec(Config):
         """The phrase at the end of the text before a shape, and the text before the phrase."""
         return None, gap
 
-    def grammar(self) -> str | None:
+    def grammar(self, said: GrammarName = "regions") -> Grammar | None:
         """See Codec."""
         raise NotImplementedError
 
@@ -130,7 +134,7 @@ class TextCodec(Config):
             return "white space at an end, or nothing"
         if not label.isprintable():
             return "a character that is not printed"
-        found = [sign for sign in (*self.signs, *self.control) if sign in label]
+        found = [sign for sign in (*self.signs, *self.control) if sign in label.translate(_HALF_WIDTH)]
         if found:
             return f"it holds {found[0]!r}"
         return "it looks like a region" if self.pattern.search(label.translate(_HALF_WIDTH)) else ""
@@ -149,7 +153,7 @@ class TextCodec(Config):
             if isinstance(last, _Phrase) and reading.label is None and _BETWEEN.fullmatch(gap.translate(_HALF_WIDTH)):
                 last.shapes.extend(reading.shapes)
             else:
-                label, before = (reading.label, gap) if reading.label is not None else self.phrase_of(gap)
+                label, before = (text[slice(*reading.label)], gap) if reading.label is not None else self.phrase_of(gap)
                 items += [Text(text=before)] if before else []
                 items.append(_Phrase(label, [*reading.shapes]))
             done = match.end()
@@ -158,15 +162,17 @@ class TextCodec(Config):
 
     def number(self, value: float) -> float:
         """A coordinate 0..1 of the frame as a number of the grid: rounded half up, kept within it."""
-        steps = math.floor(min(max(value, -1.0), 2.0) * self.top / self.step + 0.5)
+        # what a division left of a half, 500.4999999999999, is that half
+        steps = math.floor(round(min(max(value, -1.0), 2.0) * self.top / self.step, _EXACT) + 0.5)
         return min(max(steps * self.step, 0.0), self.limit)
 
     def span(self, low: float, high: float) -> tuple[float, float]:
-        """Both ends of a side as numbers of the grid, at least one step apart."""
+        """Both ends of a side as numbers of the grid, at least one step apart: what is shorter reaches to the side on which its middle lies, so that neither end is off by more."""
         first, last = self.number(low), self.number(high)
         if last - first >= self.step / 2:
             return first, last
-        return (first, first + self.step) if first + self.step <= self.limit else (first - self.step, first)
+        above = (low + high) / 2 * self.top >= first and first + self.step <= self.limit + self.step / 2
+        return (first, first + self.step) if above or first < self.step else (first - self.step, first)
 
     def within(self, values: Sequence[float]) -> tuple[list[float], tuple[str, ...]]:
         """Numbers clipped to the grid, as shares of the frame 0..1, and what had to be clipped."""
@@ -186,6 +192,8 @@ class PhrasedCodec(TextCodec):
     space: ClassVar[str] = " "
     """What stands between phrase and shapes."""
     signs: ClassVar[tuple[str, ...]] = around
+    corners: ClassVar[bool] = False
+    """Whether two corners are written, the second beyond the first."""
 
     def told(self, label: str) -> tuple[Part, ...]:
         """See TextCodec."""
@@ -202,17 +210,21 @@ class PhrasedCodec(TextCodec):
         label = told[start + len(opening) : -len(closing)].strip()
         return (None, gap) if not label or closing in label else (label, gap[:start])
 
-    def expression(self) -> str:
-        """Regular expression of what `write` writes."""
+    def one(self) -> Node:
+        """The texts of one shape: what `write` writes and `read` reads without a fault."""
         raise NotImplementedError
 
-    def grammar(self) -> str | None:
-        """See Codec."""
-        if self.control:
-            return None
-        before, after = map(escaped, self.around) if self.phrase == "tagged" else ("", "")
-        one = self.expression()
-        return rf"(?:{before}[^<>{{}}\[\]\n]+{after} )?{one}(?:{escaped(self.joint)}{one})*"
+    def grammar(self, said: GrammarName = "regions") -> Grammar:
+        """See Codec. A phrase in it holds none of `< > { } [ ]`, which a codec writes where it can tell them from its own signs."""
+        one, words = self.one(), Words(_BRACKETS)
+        opening, closing = self.around if self.phrase == "tagged" else ("", "")
+        space = self.space if self.phrase == "tagged" else " "
+        phrase = joined(fixed(opening, self.control, before_words=True), words, fixed(closing + space, self.control))
+        more = Repeated(joined(fixed(self.joint), one)) if said == "regions" else EMPTY
+        return Grammar(joined(optional(phrase), one, more), self.control, self.corners)
+
+
+_BRACKETS = "<>{}[]"
 
 
 def _format_error(match: re.Match[str], fault: str, limit: float) -> Problem:
@@ -246,9 +258,9 @@ def _counted(found: list[float] | None, counts: Sequence[int]) -> Reading | list
     return found if found is not None and len(found) in counts else Reading(faults=(f"{' or '.join(map(str, counts))} numbers are a region",))
 
 
-def escaped(text: str) -> str:
-    """A text as a regular expression; spaces stay as they are, because not every engine knows them escaped."""
-    return re.escape(text).replace("\\ ", " ")
+def corner_numbers(limit: int, decimals: int = 0) -> tuple[Number, ...]:
+    """x0, y0, x1, y1 in 0..limit, in units of the last decimal: each side at least one unit long."""
+    return Number(0, limit - 1, decimals), Number(0, limit - 1, decimals), Number(1, limit, decimals, above=0), Number(1, limit, decimals, above=1)
 
 
 def numbers(text: str) -> list[float] | None:

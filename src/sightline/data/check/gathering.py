@@ -12,13 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
 from sightline.data.check.check_config import CheckConfig
 from sightline.data.check.looking import Glance, banded_glance, glance, seen
-from sightline.data.check.row_facts import PictureFacts, RowFacts, facts_of
-from sightline.data.check.rules import RowRule, row_rules
+from sightline.data.check.outlines import EACH, MOST_PIXELS, looked
+from sightline.data.check.row_facts import PictureFacts, RowFacts, facts_of, regions_of
+from sightline.data.check.rules import RowRule, row_rules, severity
 from sightline.data.engine import Engine
 from sightline.data.parts import digest, state
 from sightline.data.readers.reader import LARGEST_ASPECT, SHORTEST_SIDE, Row, memo_key
@@ -27,7 +30,7 @@ from sightline.errors import Problem, Refused
 from sightline.lineage import sha256_bytes, write_text
 from sightline.progress import Progress
 from sightline.samples.bands import colours_alone
-from sightline.samples.pictures import picture_bytes
+from sightline.samples.pictures import decode, picture_bytes
 from sightline.samples.sample import Picture, Sample
 from sightline.samples.store import Store
 
@@ -197,9 +200,10 @@ class _Observe:
             samples = [store[row] for row in chunk.stored]
             _look({_named(picture): picture.data for sample in samples for picture in sample.pictures})
             for unit, (row, sample) in enumerate(zip(chunk.stored, samples, strict=True), chunk.first):
-                yield self._facts(chunk, rules, unit, 0, f"{chunk.store}:{row}", sample, ())
+                yield self._facts(chunk, rules, unit, 0, f"{chunk.store}:{row}", sample, (), {})
             return
-        _look({_key(given): given for unit in chunk.units for _, row in unit for given in row.pictures})
+        given = {_key(one): one for unit in chunk.units for _, row in unit for one in row.pictures}
+        _look(given)
         for number, unit in enumerate(chunk.units, chunk.first):
             places = {row.number: row.place for _, row in unit}
             for part, (sample, problems) in enumerate(read_unit(chunk.sources, unit, _seen)):
@@ -207,14 +211,26 @@ class _Observe:
                 if sample is None:
                     yield RowFacts(place=place, data_set=chunk.data_set, unit=number, part=part, refused=problems)
                 else:
-                    yield self._facts(chunk, rules, number, part, place, sample, problems)
+                    yield self._facts(chunk, rules, number, part, place, sample, problems, given)
 
-    def _facts(self, chunk: _Chunk, rules: Sequence[RowRule], unit: int, part: int, place: str, sample: Sample, lost: tuple[Problem, ...]) -> RowFacts:
+    def _facts(
+        self,
+        chunk: _Chunk,
+        rules: Sequence[RowRule],
+        unit: int,
+        part: int,
+        place: str,
+        sample: Sample,
+        lost: tuple[Problem, ...],
+        given: Mapping[str, str | bytes],
+    ) -> RowFacts:
         names = [_named(picture) if chunk.store else picture.name for picture in sample.pictures]
         pictures = tuple(_seen.get(name) or _looked_at(name, picture) for name, picture in zip(names, sample.pictures, strict=True))
         tokens, unfit = self._tokens(sample) if chunk.judged and sample.turns else (None, ())
         at: dict[str, Any] = {"place": place, "data_set": chunk.data_set, "unit": unit, "part": part}
         facts = facts_of(sample, pictures, self.config, lost=lost, tokens=tokens, unfit=unfit, **at)
+        if chunk.judged and unit % EACH == 0 and facts.labels and severity("wrong-convention", self.config) != "off":
+            facts.upright, facts.turned = looked([_pixels(picture, given) for picture in sample.pictures], regions_of(sample))
         facts.findings = tuple(finding for rule in rules for finding in rule(sample, facts, self.config))
         return facts
 
@@ -234,6 +250,17 @@ def _looked_at(name: str, picture: Picture) -> PictureFacts:
             _seen[key] = seen([banded_glance(picture)])[0]
         return _seen[key]
     return PictureFacts(hash=picture.hash, name=picture.name, width=picture.width, height=picture.height)
+
+
+def _pixels(picture: Picture, given: Mapping[str, str | bytes]) -> NDArray[np.uint8] | None:
+    """The whole picture; None for a large one, for one of other bands than colours, and for one that cannot be decoded, of which its reader tells."""
+    if picture.width * picture.height > MOST_PIXELS or not colours_alone(picture):
+        return None
+    source = picture.data or given[picture.name]
+    try:
+        return decode(source if isinstance(source, bytes) else picture_bytes(Path(source), source), picture.name)
+    except Refused:
+        return None
 
 
 def _key(given: str | bytes) -> str:

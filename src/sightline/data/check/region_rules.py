@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.check.check_config import CheckConfig
+from sightline.data.check.outlines import TURNED, UPRIGHT, Reading, better
 from sightline.data.check.row_facts import ASIDE, Finding, RowFacts, regions_of
 from sightline.data.check.survey import Survey, distinct, listed, percent
 from sightline.samples.sample import Box, Mask, Point, Polygon, Region, RotatedBox, Sample, Shape
@@ -156,15 +157,28 @@ _BETTER = 0.2
 
 
 def wrong_convention(survey: Survey) -> Iterator[Finding]:
-    """Boxes that are impossible as they stand and possible in another convention; angles that are radians. Tested over all boxes of a source, never on one."""
+    """Boxes that are impossible as they stand and possible in another convention; angles that are radians; outlines that lie on nothing, and on objects in another convention.
+
+    Tested over all boxes of a source, never on one.
+    """
     for source, rows in survey.sources.items():
-        numbers = np.array([box for row in distinct(rows) for box in row.boxes], np.float64).reshape(-1, 6)
-        if len(numbers) >= survey.config.enough and (said := _meant(numbers[:, :4], numbers[:, 4:], survey.config)):
-            yield Finding(rule="wrong-convention", found=said, source=source, figures={"boxes": len(numbers)})
-        angles = np.array([angle for row in distinct(rows) for angle in row.angles])
-        if len(angles) >= survey.config.enough and _in_radians(angles):
-            said = f"all {len(angles)} rotated boxes are within {np.pi:.2f} degrees of upright: the angles are radians"
-            yield Finding(rule="wrong-convention", found=said, source=source, figures={"boxes": len(angles)})
+        own = distinct(rows)
+        upright = np.array([box for row in own for box in row.boxes], np.float64).reshape(-1, 6)
+        angles = np.array([angle for row in own for angle in row.angles])
+        enough, said = survey.config.enough, []
+        if len(upright) >= enough:
+            said.append(_outlined([row.upright for row in own], UPRIGHT, enough) or _meant(upright[:, :4], upright[:, 4:], survey.config))
+        if len(angles) >= enough:
+            radians = f"all {len(angles)} rotated boxes are within {np.pi:.2f} degrees of upright: the angles are radians"
+            said.append(radians if _in_radians(angles) else _outlined([row.turned for row in own], TURNED, enough))
+        for found in filter(None, said):
+            yield Finding(rule="wrong-convention", found=found, source=source, figures={"boxes": len(upright) + len(angles)})
+
+
+def _outlined(rows: Sequence[Sequence[Sequence[float]]], readings: Mapping[str, Reading], enough: int) -> str | None:
+    """What the outlines of at least `enough` boxes say."""
+    found = np.array([box for row in rows for box in row], np.float64).reshape(-1, len(readings) + 1)
+    return better(found, readings) if len(found) >= enough else None
 
 
 def _meant(boxes: Boxes, sizes: Boxes, config: CheckConfig) -> str | None:

@@ -105,6 +105,9 @@ class RowFacts:
     """x0, y0, x1, y1 as given, and the width and height of their picture, for each upright box."""
     angles: tuple[float, ...] = ()
     """Degrees of rotated boxes."""
+    upright: tuple[tuple[float, ...], ...] = ()
+    turned: tuple[tuple[float, ...], ...] = ()
+    """Change of colour across the outlines of upright and of rotated boxes, in each reading (see `outlines.looked`); none of rows that were not looked at."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     tokens: int | None = None
     unfit: tuple[Problem, ...] = ()

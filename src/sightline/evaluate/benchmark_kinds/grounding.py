@@ -16,7 +16,9 @@ from sightline.evaluate.metrics import Value, resamples
 from sightline.evaluate.question_files import ANSWERS
 from sightline.evaluate.region_benchmarks import RegionAnswer, RegionKind, RegionRow
 from sightline.samples.codecs import regions_in, rotated
+from sightline.samples.exchange import Decoding
 from sightline.samples.geometry import Points, corners
+from sightline.samples.grammar import GrammarName
 from sightline.samples.sample import Region, RotatedBox, Sample
 
 ASK = "Where is each {label} in the picture? Answer with the box of every one."
@@ -31,6 +33,14 @@ class Grounding(RegionKind):
     kind: Literal["grounding"] = "grounding"
     ask: str = ASK
     """Question about the annotations of a label, with {label}; questions that a set has are asked as they stand."""
+    grammar: bool = False
+    """Whether a model may answer nothing but regions, in its own codec. A word it would have said, or that nothing is there, is then not counted as a format error: it cannot be."""
+
+    grammar_name: ClassVar[GrammarName] = "regions"
+
+    def decoding(self) -> Decoding:
+        """See PublishedKind."""
+        return replace(super().decoding(), grammar=self.grammar_name if self.grammar else None)
 
     def questions_of(self, sample: Sample, labels: Sequence[str]) -> Iterator[RegionRow]:
         """See RegionKind. Crowds are left out, difficult objects are ignored."""
@@ -73,6 +83,7 @@ class Referring(Grounding):
     """One box of one phrase: the questions of `grounding` whose right answer is a single box. acc@0.5 is the usual figure of referring expressions."""
 
     kind: Literal["referring"] = "referring"  # pyright: ignore[reportIncompatibleVariableOverride]
+    grammar_name: ClassVar[GrammarName] = "region"
 
     def questions_of(self, sample: Sample, labels: Sequence[str]) -> Iterator[RegionRow]:
         """See RegionKind."""

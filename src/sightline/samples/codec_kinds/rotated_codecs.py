@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 from sightline.samples.codecs import rotated
 from sightline.samples.frames import Frame, FrameName
 from sightline.samples.geometry import canonical
+from sightline.samples.grammar import Node, Number, form
 from sightline.samples.sample import Box, RotatedBox, Shape
-from sightline.samples.text_codecs import CHARACTERS, PhrasedCodec, Reading, bracketed, listed, numbers
+from sightline.samples.text_codecs import CHARACTERS, PhrasedCodec, Reading, bracketed, corner_numbers, listed, numbers
 
 
 def _turned(box: RotatedBox, least: float) -> tuple[float, float, float]:
@@ -76,9 +77,10 @@ class XyhwtCodec(PhrasedCodec):
             return Reading(faults=(*faults, "a side of nothing"))
         return Reading(shapes=(_box(x, y, width, height, theta, frame),), faults=(*faults, *_angle(theta)))
 
-    def expression(self) -> str:
-        """See PhrasedCodec."""
-        return r"\{(?:(?:[0-9]{1,3}|1000),){4}-?[0-9]{1,2}\}"
+    def one(self) -> Node:
+        """See PhrasedCodec. Either side may be the longer one, which is read as the same rectangle turned."""
+        turn = Number(-90, 89) if self.angle == "le90" else Number(-45, 44)
+        return form("{#,#,#,#,#}", (*(Number(low, int(self.limit)) for low in (0, 0, 1, 1)), turn))
 
 
 class GeoChatCodec(PhrasedCodec):
@@ -93,6 +95,7 @@ class GeoChatCodec(PhrasedCodec):
 
     holds: ClassVar[tuple[type[Shape], ...]] = (RotatedBox, Box)
     joint: ClassVar[str] = "<delim>"
+    corners: ClassVar[bool] = True
     top: ClassVar[float] = 100
     limit: ClassVar[float] = 100
     pattern: ClassVar[re.Pattern[str]] = re.compile(
@@ -132,6 +135,6 @@ class GeoChatCodec(PhrasedCodec):
         degrees = theta[0] if self.turn == "clockwise" else -theta[0]
         return Reading(shapes=(_box((x0 + x1) / 2, (y0 + y1) / 2, abs(x1 - x0), abs(y1 - y0), degrees, frame),), faults=(*faults, *_angle(theta[0])))
 
-    def expression(self) -> str:
+    def one(self) -> Node:
         """See PhrasedCodec."""
-        return r"\{(?:<(?:[0-9]{1,2}|100)>){4}\|<[0-9]{1,2}>\}"
+        return form("{<#><#><#><#>|<#>}", (*corner_numbers(int(self.limit)), Number(0, 89)))

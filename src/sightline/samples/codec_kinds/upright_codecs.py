@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from sightline.samples.codecs import Mark, Part
 from sightline.samples.frames import Frame, FrameName
+from sightline.samples.grammar import Either, Node, Number, form
 from sightline.samples.sample import Box, Point, Regions, Shape
-from sightline.samples.text_codecs import CHARACTERS, PhrasedCodec, Reading, bracketed, escaped, listed
+from sightline.samples.text_codecs import CHARACTERS, PhrasedCodec, Reading, bracketed, corner_numbers, listed
 
 
 class CornersCodec(PhrasedCodec):
@@ -19,8 +20,7 @@ class CornersCodec(PhrasedCodec):
     """What is written of a box."""
     digits: ClassVar[str] = ".0f"
     """How a number is written."""
-    figure: ClassVar[str] = "[0-9]{1,3}"
-    """Regular expression of a number."""
+    corners: ClassVar[bool] = True
 
     def write(self, shape: Shape, frame: Frame) -> str:
         """See PhrasedCodec."""
@@ -47,9 +47,10 @@ class CornersCodec(PhrasedCodec):
         right, bottom = frame.back(max(x0, x1) * frame.width, max(y0, y1) * frame.height)
         return Reading(shapes=(Box(x0=left, y0=top, x1=right, y1=bottom),), faults=faults)
 
-    def expression(self) -> str:
+    def one(self) -> Node:
         """See PhrasedCodec."""
-        return escaped(self.form.format("0", "0", "0", "0")).replace("0", self.figure)
+        decimals = int(self.digits[1])
+        return form(self.form.format("#", "#", "#", "#"), corner_numbers(round(self.limit * 10**decimals), decimals), self.control)
 
 
 class MiniGptCodec(CornersCodec):
@@ -61,7 +62,6 @@ class MiniGptCodec(CornersCodec):
     top: ClassVar[float] = 100
     limit: ClassVar[float] = 100
     form: ClassVar[str] = "{{<{}><{}><{}><{}>}}"
-    figure: ClassVar[str] = "(?:[0-9]{1,2}|100)"
     pattern: ClassVar[re.Pattern[str]] = re.compile(rf"\{{(?P<body>\s*<{CHARACTERS}{{1,40}}>(?:\s*<{CHARACTERS}{{1,40}}>){{0,7}})\s*(?P<close>\}})?")
 
     def body(self, match: re.Match[str]) -> Reading | list[float]:
@@ -83,7 +83,6 @@ class FractionsCodec(CornersCodec):
     step: ClassVar[float] = 0.001
     form: ClassVar[str] = "[{}, {}, {}, {}]"
     digits: ClassVar[str] = ".3f"
-    figure: ClassVar[str] = r"(?:0\.[0-9]{3}|1\.000)"
     pattern: ClassVar[re.Pattern[str]] = re.compile(rf"\[(?P<body>{CHARACTERS}{{1,160}})(?P<close>\]|\Z)")
 
 
@@ -134,9 +133,10 @@ class FerretCodec(CornersCodec):
         x, y = frame.back(x * frame.width, y * frame.height)
         return Reading(shapes=(Point(x=x, y=y),), faults=faults)
 
-    def expression(self) -> str:
-        """See PhrasedCodec."""
-        return rf"\[{self.figure}, {self.figure}(?:, {self.figure}, {self.figure})?\]"
+    def one(self) -> Node:
+        """See PhrasedCodec. A box or a point."""
+        number = Number(0, int(self.limit))
+        return Either((super().one(), form("[#, #]", (number, number))))
 
 
 class ControlledCodec(CornersCodec):
