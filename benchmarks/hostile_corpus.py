@@ -183,7 +183,7 @@ def _accounted(listed: Sequence[Row | Problem], store: Store, tally: Tally) -> N
         assert sample.problems("store") == [], "a stored sample has problems"
         for picture in sample.pictures:
             shape = pixels(picture, store.path).shape
-            assert shape == (picture.height, picture.width, 3), f"a stored picture of {picture.width}x{picture.height} px decodes to {shape}"
+            assert shape == (picture.height, picture.width, len(picture.bands)), f"a stored picture of {picture.width}x{picture.height} px decodes to {shape}"
     tally.rows.update(counts)
 
 

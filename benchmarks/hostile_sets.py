@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hostile_pictures import encoded, sample_picture
@@ -18,7 +19,8 @@ from hostile_pictures import encoded, sample_picture
 from sightline.data import readers
 from sightline.data.readers.reader import Reader
 from sightline.samples.pictures import describe
-from sightline.samples.sample import Box, Mask, Origin, Picture, Point, Region, RotatedBox, Sample, Show, Text, Turn
+from sightline.samples.pictures import encoded as banded
+from sightline.samples.sample import Box, Geo, Mask, Origin, Picture, Point, Region, RotatedBox, Sample, Show, Text, Turn
 
 Files = dict[str, bytes]
 """Contents by path below the folder of a data set."""
@@ -135,6 +137,9 @@ def _obelics() -> bytes:
     return stream.getvalue().to_pybytes()
 
 
+_DEEP = np.arange(16 * 24 * 4, dtype=np.uint16).reshape(16, 24, 4)
+_PLACED = Geo(crs="EPSG:4326", affine=(0.001, 0.0, 8.0, 0.0, -0.001, 47.0))
+_RING = [[8.002, 46.998], [8.01, 46.998], [8.01, 46.99], [8.002, 46.99], [8.002, 46.998]]
 _PUBLISHED: dict[str, Callable[[], Files]] = {
     "capsfusion": lambda: {
         "c.json": _json([{"image_url": _URL, "laion_2b": "a", "laion_coco": "b", "capsfusion": "c"}, {"laion_2b": "a", "laion_coco": "b", "capsfusion": "c"}]),
@@ -149,6 +154,15 @@ _PUBLISHED: dict[str, Callable[[], Files]] = {
         "scenes.jsonl": _lines({"question_id": "pond/1", "image": "a0.png", "text": "What?", "ground_truth": "pond"}),
         "referring.jsonl": _lines({**_REFERENCE, "question": "Where?", "ground_truth": _CORNERS}),
         "images/a0.png": _drawn(),
+    },
+    "geotiff": lambda: {
+        "scenes/a.tif": banded(_DEEP, ("red", "green", "blue", "nir"), _PLACED),
+        "scenes/a.geojson": _json(
+            {
+                "type": "FeatureCollection",
+                "features": [{"type": "Feature", "properties": {"label": "pond"}, "geometry": {"type": "Polygon", "coordinates": [_RING]}}],
+            }
+        ),
     },
     "icdar": lambda: {"images/a0.png": _drawn(), "texts/a0.txt": b"1,2,9,2,9,8,1,8,STOP, NOW\n1,9,9,9,9,14,1,14,###\n"},
     "mmc4": lambda: {"mmc4.jsonl": _lines(_SENTENCES, {**_SENTENCES, "url": "x"}), "images/a0.png": _drawn()},

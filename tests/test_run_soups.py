@@ -174,7 +174,7 @@ def test_a_soup_is_an_ingredient_of_another(finished: tuple[RunResult, Path], tm
     assert all(torch.equal(found[name], ((3 * mean[name].double() + align[name].double()) / 4).float()) for name in found)
     assert {one["id"] for one in Lineage.read(folders[2]).inputs} == {Lineage.read(folder).id for folder in folders[:2]}
     recipe = load(copy / "recipe.yaml", both).recipe
-    [_, planned] = plan_soups(recipe, hardware("H100"), "none", None)
+    [_, planned] = plan_soups(recipe, hardware("H100"), "none", None, {})
     assert planned.disk["model"] > 0 and twin(recipe).soups["both"].ingredients == ("mean", "align")
     chosen = ["soups.both.method=maximum", "soups.both.ingredients=[mean, align]", "soups.both.select_on=test", "soups.both.report_on=dev"]
     with pytest.raises(Refused, match=r"soup/test-selection at soups.both.select_on\n  found:   dev and dev share 6 pictures"):

@@ -265,5 +265,6 @@ def _lost_words(before: str, after: str, table: LabelTable) -> list[str]:
     told, whole = _blanked(before, table), plain(after)
     rest = _EMPTY_HAN.sub(" ", _NUMBER.sub(" ", _NO_NUMBER.sub(" ", told)))
     needed = [match[0] for match in _NO_NUMBER.finditer(told)] + _RUN.findall(rest)
-    said = {form for word in _RUN.findall(whole) + _RUN.findall(_NUMBER.sub(" ", whole)) for form in (word, singular(word))}
+    spoken = (whole, _NUMBER.sub(" ", whole), _blanked(after, table))  # a word may be tied to a number or a label by a hyphen
+    said = {form for text in spoken for word in _RUN.findall(text) for form in (word, singular(word))}
     return [word for word in needed if word not in _EMPTY_WORDS and not (word in whole if is_chinese(word) or " " in word else {word, singular(word)} & said)]
