@@ -57,11 +57,11 @@ class Chromium:
         while self._next().get("method") != method:
             pass
 
-    def open(self, page: Path, width: int = 1280, dark: bool = False) -> None:
-        """Show a file at a width in px, from its beginning."""
+    def open(self, page: Path | str, width: int = 1280, dark: bool = False) -> None:
+        """Show a file, or what is at an address, at a width in px, from its beginning."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.wait("Page.loadEventFired")
 
     def js(self, expression: str) -> Any:

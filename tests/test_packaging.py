@@ -36,6 +36,8 @@ def test_the_wheel_holds_modules_and_recipes(repository: Path, tmp_path: Path) -
     recipes = {f"sightline/{path.relative_to(repository).as_posix()}" for path in (repository / "recipes").rglob("*.yaml")}
     assert modules <= inside
     assert recipes <= inside
+    page = {path.relative_to(repository / "src").as_posix() for path in (repository / "src" / "sightline" / "serve" / "page").iterdir()}
+    assert page and page <= inside
     assert [name for name in inside if not name.startswith("sightline/")] == []
 
 

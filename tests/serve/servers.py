@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,13 @@ class Running:
 
 @contextmanager
 def running(
-    model: Model, processor: Processor, engine: dict[str, Any] | None = None, media: dict[str, Any] | None = None, resolve: Resolver = addresses, **more: Any
+    model: Model,
+    processor: Processor,
+    engine: dict[str, Any] | None = None,
+    media: dict[str, Any] | None = None,
+    resolve: Resolver = addresses,
+    folder: Path | None = None,
+    **more: Any,
 ) -> Iterator[Running]:
     limits = EngineLimits(**{"max_num_seqs": 4, "max_num_batched_tokens": 64, "max_model_len": 400} | (engine or {}))
     told = MediaLimits(**{"max_image_pixels": 40_000, "images_per_prompt": 3} | (media or {}))
@@ -85,7 +92,7 @@ def running(
     meters, pictures = Meters(), Media(limits=told, resolve=resolve)
     writer = Engine(model, processor, limits, meters) if "write" in model.abilities else None
     vectors = Vectors(ModelAnswerer(model, processor, "w"), pictures) if "embed" in model.abilities else None
-    served = Served(settings=settings, processor=processor, weights="w", meters=meters, media=pictures, engine=writer, vectors=vectors)
+    served = Served(settings=settings, processor=processor, weights="w", meters=meters, media=pictures, engine=writer, vectors=vectors, folder=folder)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(make_app(served), http=PatientProtocol, ws="none", log_level="error", lifespan="off", h11_max_incomplete_event_size=32 << 10)
     server = uvicorn.Server(config)

@@ -51,7 +51,7 @@ def _serve(arguments: Namespace) -> int:
 
     served = server.load(arguments.run, _settings(arguments, keys), check=not arguments.no_verify)
     name = served.settings.served_model_name[0]
-    say(f"serving {name} (weights {served.weights[:12]}) at http://{arguments.host}:{arguments.port}/v1; stop it with Ctrl-C")
+    say(f"serving {name} (weights {served.weights[:12]}) at http://{arguments.host}:{arguments.port}/ (the API under /v1); stop it with Ctrl-C")
     server.serve(served, arguments.host, arguments.port)
     return 0
 

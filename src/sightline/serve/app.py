@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -17,13 +18,17 @@ from starlette.exceptions import HTTPException
 from sightline import __version__
 from sightline.errors import Problem
 from sightline.model.processor import Processor
+from sightline.model.vlm import Model
+from sightline.serve.card import Card
 from sightline.serve.chat_route import Exchange, prepare
 from sightline.serve.conversation import sample_of
 from sightline.serve.guard import KINDS, Guard, answer, told
 from sightline.serve.jobs import Declined
 from sightline.serve.media import Media
 from sightline.serve.meters import Meters
-from sightline.serve.protocol import ChatRequest, EmbeddingRequest, TokenizeRequest
+from sightline.serve.page_routes import add_page
+from sightline.serve.picture_tiles import picture_tiles
+from sightline.serve.protocol import ChatRequest, EmbeddingRequest, TilesRequest, TokenizeRequest
 from sightline.serve.serving_engine import Engine
 from sightline.serve.settings import ServerSettings
 from sightline.serve.vectors import Vectors
@@ -46,6 +51,16 @@ class Served:
     """Where the model writes."""
     vectors: Vectors | None = None
     """Where it embeds."""
+    folder: Path | None = None
+    """What was asked to be served: a run, a model or a published checkpoint. Its card is read from there."""
+
+    @property
+    def model(self) -> Model:
+        """What answers."""
+        if self.engine is not None:
+            return self.engine.model
+        assert self.vectors is not None, "a model writes or embeds"
+        return self.vectors.answerer.model
 
 
 def make_app(served: Served) -> Any:
@@ -88,6 +103,11 @@ def make_app(served: Served) -> Any:
         ids = await outside(_tokens, body, served)
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": served.settings.engine.max_model_len})
 
+    @app.post("/v1/tiles", **_described(TilesRequest, "How the model cuts a picture up"))
+    async def tiles(request: Request) -> Response:
+        body = await _parsed(TilesRequest, request)
+        return JSONResponse(await outside(picture_tiles, body, served.processor, served.media))
+
     @app.get("/v1/models", summary="The model, by all its names")
     async def models() -> Response:
         card = {"object": "model", "created": started, "owned_by": "sightline", "root": served.settings.served_model_name[0], "weights": served.weights}
@@ -111,6 +131,7 @@ def make_app(served: Served) -> Any:
     async def metrics() -> Response:
         return Response(served.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    add_page(app, Card(settings=served.settings, processor=served.processor, model=served.model, weights=served.weights, folder=served.folder), outside)
     _handle_errors(app, served.meters)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Guard(app, served.settings, served.meters)  # type: ignore[arg-type]
@@ -201,7 +222,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
         found = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
-        for kind in (ChatRequest, EmbeddingRequest, TokenizeRequest):
+        for kind in (ChatRequest, EmbeddingRequest, TilesRequest, TokenizeRequest):
             own = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= own.pop("$defs", {})
             schemas[kind.__name__] = own

@@ -86,6 +86,8 @@ class Exchange:
     cached: int = 0
     written: int = 0
     """Tokens of all answers."""
+    named: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Of each choice, its text so far and how many regions of it were told."""
 
     @classmethod
     def begin(cls, engine: Engine, processor: Processor, prepared: Prepared, settings: ServerSettings, name: str, client: str) -> Exchange:
@@ -162,7 +164,7 @@ class Exchange:
         return {"prompt_tokens": prompt, "completion_tokens": self.written, "total_tokens": prompt + self.written, "prompt_tokens_details": details}
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Server-sent events: a delta for each token that shows text, regions at the end of each choice, usage where it was asked for."""
+        """Server-sent events: a delta for each token that shows text, regions where the text named another one and at the end of each choice, usage where it was asked for."""
         for choice in range(len(self.prepared.decodings)):
             yield self._chunk(choice, {"role": "assistant", "content": ""})
         try:
@@ -170,7 +172,7 @@ class Exchange:
                 if isinstance(event, Added):
                     logprobs = {"content": [self._logprob(event)], "refusal": None} if self.prepared.request.logprobs else None
                     if event.text or logprobs:
-                        yield self._chunk(event.choice, {"content": event.text}, logprobs=logprobs)
+                        yield self._chunk(event.choice, {"content": event.text, **self._newly_named(event)}, logprobs=logprobs)
                 else:
                     yield self._chunk(event.choice, self.regions(event.text), finish=event.finish)
         except Declined as declined:
@@ -180,6 +182,14 @@ class Exchange:
             if options is not None and options.include_usage:
                 yield _data({**self._head(), "choices": [], "usage": self.usage()})
         yield b"data: [DONE]\n\n"
+
+    def _newly_named(self, event: Added) -> dict[str, Any]:
+        """All regions that a choice has named so far, where there are more of them than were told."""
+        text, told = self.named.get(event.choice, ("", 0))
+        text += event.text
+        found = self.regions(text).get("regions", ()) if event.text else ()
+        self.named[event.choice] = text, max(told, len(found))
+        return {"regions": found} if len(found) > told else {}
 
     def _head(self) -> dict[str, Any]:
         return {"id": self.name, "object": "chat.completion.chunk", "created": self.made, "model": self.model}

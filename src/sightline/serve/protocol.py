@@ -139,6 +139,14 @@ class EmbeddingRequest(Body):
     user: str | None = OPTIONAL_NAME
 
 
+class TilesRequest(Body):
+    """Body of /v1/tiles: one picture."""
+
+    image_url: Url
+    among: int = Field(default=1, ge=1, le=1000)
+    """Pictures of the request that it is part of, for tilers that share a budget."""
+
+
 class TokenizeRequest(Body):
     """Body of /tokenize: a text, or messages as a chat would have them."""
 

@@ -75,7 +75,7 @@ def load(run: Path, settings: ServerSettings, check: bool = True) -> Served:
         settings = replace(settings, engine=replace(limits, max_model_len=processor.config.max_tokens))
     engine = Engine(model, processor, settings.engine, meters) if "write" in model.abilities else None
     vectors = Vectors(ModelAnswerer(model, processor, weights, limits.precision), media) if "embed" in model.abilities else None
-    return Served(settings=settings, processor=processor, weights=weights, meters=meters, media=media, engine=engine, vectors=vectors)
+    return Served(settings=settings, processor=processor, weights=weights, meters=meters, media=media, engine=engine, vectors=vectors, folder=run)
 
 
 def serve(served: Served, host: str, port: int, **more: Any) -> None:
