@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from compositions import COMPOSITIONS, composition
-from tiny_models import TEXTS, built, picture, turn
+from tiny_models import TEXTS, built, picture, turn, writer
 
+from sightline.errors import Refused
 from sightline.evaluate.answering import LocalAnswerer
 from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
@@ -265,3 +266,30 @@ def test_what_is_not_finished_in_time_is_told_so(flat: tuple[Model, Processor]) 
     assert not engine.drain(0.01)
     failed = listener.all()[-1]
     assert isinstance(failed, Failed) and failed.declined.status == 503
+
+
+@pytest.mark.parametrize("room", [9, 60])
+def test_a_grammar_holds_answers_as_in_an_evaluation(room: int) -> None:
+    config = writer(chat="turns", codec={"kind": "xyhwt"})
+    tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
+    model, processor = built(config.resolve(tokenizer.size, control=tokenizer.control), tokenizer)
+    found = asked("r", turn("user", 0, "Where?"), pictures=PICTURES[:1])
+    requests = [
+        replace(found, sample=replace(found.sample, id=str(seed)), decoding=Decoding(max_tokens=room, grammar="regions", temperature=heat, seed=seed))
+        for seed, heat in enumerate((0.0, 1.5, 1.5))
+    ]
+    try:
+        expected = alone(model, processor, requests)
+    except Refused as refused:
+        assert refused.problems[0].code == "model/no-room"
+        return
+    with working(model, processor) as engine:
+        jobs = [(request, *job(processor, request)) for request in requests]
+        for _, one, _ in jobs:
+            engine.submit(one)
+        for request, _, listener in jobs:
+            events = listener.all()
+            [ended] = [event for event in events if isinstance(event, Ended)]
+            answer = expected[request.sample.id]
+            assert (ended.tokens, ended.text, ended.finish) == (answer.tokens, answer.text, answer.finish)
+            assert answer.text.startswith("".join(event.text for event in events if isinstance(event, Added)))

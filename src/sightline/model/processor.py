@@ -42,6 +42,8 @@ from sightline.samples.bands import missing_bands, taken
 from sightline.samples.pictures import pixels
 from sightline.samples.sample import Film, Item, Picture, Regions, Sample, Show, Text, Turn
 
+MEASURES = 1 << 16
+"""Sizes of pictures whose measure is remembered: clients may send any."""
 CROP_BYTES = 512 << 20
 """Decoded crops that a processor keeps."""
 
@@ -65,6 +67,8 @@ class Processor:
         """ModelConfig.measure, remembered."""
         key = (width, height, among)
         if key not in self._measures:
+            if len(self._measures) >= MEASURES:
+                self._measures.clear()
             self._measures[key] = self.config.measure(width, height, among)
         return self._measures[key]
 

@@ -65,7 +65,7 @@ class Served:
 
 def make_app(served: Served) -> Any:
     """The ASGI app of a server."""
-    app = FastAPI(title="Sightline", version=__version__, docs_url="/docs", redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(title="Sightline", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     decoders = asyncio.Semaphore(served.settings.decoders)
     started = int(time.time())
 
@@ -151,7 +151,7 @@ async def _parsed(kind: type[T], request: Request) -> T:
         found = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False)]
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         place = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"])) or "body"
-        problem = Problem(code="serve/body", place=place, found="; ".join(found[:SHOWN]) + more, allowed="the fields in /docs", fix="correct the body")
+        problem = Problem(code="serve/body", place=place, found="; ".join(found[:SHOWN]) + more, allowed="the fields in /openapi.json", fix="correct the body")
         raise Declined(400, problem) from None
 
 
@@ -199,7 +199,7 @@ def _handle_errors(app: FastAPI, meters: Meters) -> None:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         found = f"{request.method} {request.url.path[:200]}: {error.detail}"
-        problem = Problem(code="serve/route", place="path", found=found, allowed="the routes in /docs", fix="correct the address")
+        problem = Problem(code="serve/route", place="path", found=found, allowed="the routes in /openapi.json", fix="correct the address")
         return JSONResponse(told(Declined(error.status_code, problem)), error.status_code, error.headers)
 
     @app.exception_handler(Exception)

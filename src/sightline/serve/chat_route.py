@@ -6,10 +6,11 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sightline.errors import Problem, Refused
+from sightline.evaluate.guided import guides_of
 from sightline.model.packing import Encoded
 from sightline.model.processor import Processor
 from sightline.samples.exchange import Decoding
@@ -40,9 +41,11 @@ def prepare(request: ChatRequest, processor: Processor, media: Media, settings: 
     try:
         sample = sample_of(request.messages, media, name)
         encoded = processor.encode(sample, answer=False)
+        drawn = decodings(request, settings, encoded.length)
+        guides_of(processor, dict(enumerate(drawn[:1])))  # refused here, where no codec or too little room is the client's affair
     except Refused as problems:
         raise refused(problems) from None
-    return Prepared(request=request, sample=sample, encoded=encoded, decodings=decodings(request, settings, encoded.length))
+    return Prepared(request=request, sample=sample, encoded=encoded, decodings=drawn)
 
 
 def _check(request: ChatRequest) -> None:
@@ -50,8 +53,8 @@ def _check(request: ChatRequest) -> None:
         raise _wrong("top_logprobs", "top_logprobs without logprobs", "logprobs: true beside it", "add logprobs: true")
     if request.stream_options is not None and not request.stream:
         raise _wrong("stream_options", "stream_options without stream", "stream: true beside it", "drop it")
-    if request.response_format is not None and request.response_format.type != "text":
-        raise _wrong("response_format", request.response_format.type, "text", "ask in words, and check what comes")
+    if request.response_format is not None and request.response_format.type not in ("text", "regions"):
+        raise _wrong("response_format", request.response_format.type, "text or regions", "ask in words, and check what comes")
 
 
 def _wrong(place: str, found: str, allowed: str, fix: str) -> Declined:
@@ -64,11 +67,10 @@ def decodings(request: ChatRequest, settings: ServerSettings, prompt: int) -> tu
     asked = request.max_completion_tokens or request.max_tokens
     most = asked or max(1, min(settings.max_tokens, room))
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
-    one = Decoding(max_tokens=most, temperature=request.temperature or 0.0, top_p=request.top_p or 1.0, stop=tuple(filter(None, stop)))
+    grammar = "regions" if request.response_format is not None and request.response_format.type == "regions" else None
+    one = Decoding(max_tokens=most, grammar=grammar, temperature=request.temperature or 0.0, top_p=request.top_p or 1.0, stop=tuple(filter(None, stop)))
     seed = (request.seed if request.seed is not None else time.time_ns()) % (1 << 62)
-    return tuple(
-        Decoding(max_tokens=one.max_tokens, temperature=one.temperature, top_p=one.top_p, seed=seed + choice, stop=one.stop) for choice in range(request.n or 1)
-    )
+    return tuple(replace(one, seed=seed + choice) for choice in range(request.n or 1))
 
 
 @dataclass(kw_only=True)
@@ -174,7 +176,8 @@ class Exchange:
                     if event.text or logprobs:
                         yield self._chunk(event.choice, {"content": event.text, **self._newly_named(event)}, logprobs=logprobs)
                 else:
-                    yield self._chunk(event.choice, self.regions(event.text), finish=event.finish)
+                    held_back = event.text[len(self.named.get(event.choice, ("", 0))[0]) :]
+                    yield self._chunk(event.choice, {**({"content": held_back} if held_back else {}), **self.regions(event.text)}, finish=event.finish)
         except Declined as declined:
             yield _data(told(declined))
         else:

@@ -25,7 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 KINDS = {400: "BadRequestError", 401: "AuthenticationError", 404: "NotFoundError", 408: "RequestTimeoutError", 413: "RequestTooLargeError"}
 KINDS |= {405: "MethodNotAllowedError", 415: "UnsupportedMediaTypeError", 422: "UnprocessableEntityError", 429: "RateLimitError"}
 KINDS |= {500: "InternalServerError", 502: "UpstreamError", 503: "ServiceUnavailableError", 504: "TimeoutError"}
-OPEN = frozenset(("/", "/health", "/ready", "/metrics", "/openapi.json", "/docs", *(f"/page/{name}" for name in FILES)))
+OPEN = frozenset(("/", "/health", "/ready", "/metrics", "/openapi.json", *(f"/page/{name}" for name in FILES)))
 """Paths that need no key: they tell nothing that was asked or answered."""
 _NAME = re.compile(r"[\w.:-]{1,64}")
 

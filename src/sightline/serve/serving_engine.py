@@ -17,8 +17,10 @@ from torch import Tensor
 
 from sightline.errors import Problem, Refused
 from sightline.evaluate.generation import draw
+from sightline.evaluate.guided import guided, guides_of
 from sightline.model.packed_weights import PackedWeights
 from sightline.model.processor import Processor
+from sightline.model.token_grammar import Guide
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Decoding
 from sightline.serve.jobs import Added, Began, Declined, Ended, Failed, Job
@@ -57,6 +59,8 @@ class _Line:
     decoding: Decoding
     writing: Writing
     generator: torch.Generator | None
+    guide: Guide | None = None
+    """What holds it to a grammar."""
     logps: list[float] = field(default_factory=list)
 
 
@@ -266,7 +270,8 @@ class Engine:
     def _line(self, job: Job, choice: int, decoding: Decoding) -> _Line:
         generator = torch.Generator().manual_seed(decoding.seed) if decoding.temperature > 0 else None
         writing = Writing(self.processor, decoding.stop, decoding.max_tokens)
-        return _Line(job=job, choice=choice, decoding=decoding, writing=writing, generator=generator)
+        guide = guides_of(self.processor, {0: decoding}).get(0)
+        return _Line(job=job, choice=choice, decoding=decoding, writing=writing, generator=generator, guide=guide)
 
     def _step(self) -> None:
         began = time.monotonic()
@@ -279,17 +284,26 @@ class Engine:
         lines = self._written[first:]
         assert self.model.language_model is not None
         logps = self.model.language_model.logits(h).log_softmax(-1)
-        tokens = logps.argmax(-1).tolist()
+        guides = {row: line.guide for row, line in enumerate(lines) if line.guide is not None}
+        free = guided(logps, range(len(lines)), guides) if guides else logps
+        tokens = free.argmax(-1).tolist()
         for row, line in enumerate(lines):
             if line.generator is not None:
-                tokens[row] = draw(logps[row], line.decoding, line.generator)
+                tokens[row] = draw(free[row], line.decoding, line.generator)
         chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
         most = max(line.job.likeliest for line in lines)
         best = [one.tolist() for one in logps.topk(most, -1)] if most else None
         ended = []
         for row, line in enumerate(lines):
+            if line.guide is not None:
+                line.guide.take(tokens[row])
+            closed = line.guide is not None and line.guide.closed
+            if closed and tokens[row] == self.processor.tokenizer.end_id:  # for want of room: the end was not the model's word
+                line.writing.close()
+                ended.append(first + row)
+                continue
             line.logps.append(chosen[row])
-            text = line.writing.add(tokens[row])
+            text = line.writing.add(tokens[row], closed)
             shown = tuple(zip(best[1][row], best[0][row]))[: line.job.likeliest] if best is not None else ()
             line.job.listen(Added(choice=line.choice, text=text, token=tokens[row], logp=chosen[row], likeliest=shown))
             if line.writing.finish is not None:

@@ -24,20 +24,27 @@ class Writing:
         self._beginnings = {ending[:length] for ending in endings for length in range(1, len(ending))}
         self._longest = max(map(len, self._beginnings), default=0)
 
-    def add(self, token: int) -> str:
-        """What this token adds to what was handed out; `finish` says whether it was the last."""
+    def add(self, token: int, last: bool = False) -> str:
+        """What this token adds to what was handed out; `finish` says whether it was the last, as it is where `last` is told."""
         self.tokens.append(token)
         text = self.processor.decode(self.tokens)
         ended = self.processor.ended(self.tokens)
         for stop in self.stop:  # in their order, each in what the one before left: as an answer is cut that was written whole
             if stop in text:
                 text, ended = text[: text.index(stop)], True
-        if ended or len(self.tokens) >= self.most:
+        if ended or last or len(self.tokens) >= self.most:
             self.finish = "stop" if ended else "length"
         else:
             text = self._safe(text)
         added = text[len(self.text) :]
         self.text += added
+        return added
+
+    def close(self) -> str:
+        """End here for want of room: what was held back."""
+        text = self.processor.decode(self.tokens)
+        self.finish, added = "length", text[len(self.text) :]
+        self.text = text
         return added
 
     def _safe(self, text: str) -> str:
