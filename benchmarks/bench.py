@@ -88,6 +88,14 @@ def rsicd(bench: Bench) -> Iterator[Figure]:
     yield from caption_figures("rsicd", [scores_with(run, "bleu-4")], [seconds_of(run)])
 
 
+def tasks(bench: Bench) -> Iterator[Figure]:
+    """What is wrong with a picture, and what has changed between two, trained from nothing."""
+    import task_bars as script
+
+    yield from script.quality_figures(bench.out / "tasks", bench.data, bench.overrides, bench.program)
+    yield from script.change_figures(bench.out / "tasks", bench.data, bench.overrides, bench.program)
+
+
 def soups(bench: Bench) -> Iterator[Figure]:
     """A pool of four fine-tunes from nothing, on made scenes and on RSICD: singles, average, maximum and greedy on a split that chose nothing."""
     import soup_pools as script
@@ -229,6 +237,7 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "quickstart": quickstart,
     "rsicd": rsicd,
     "soups": soups,
+    "tasks": tasks,
 }
 """Short ones first."""
 

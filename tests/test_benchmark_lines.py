@@ -23,6 +23,7 @@ import hostile_recipes
 import killed_runs
 import run_bars
 import soak
+import task_bars
 from figures import Circumstances, Figure, Unmeasured
 from hostile_pictures import Outcome
 
@@ -223,6 +224,64 @@ def test_the_rsicd_line_names_the_data_or_says_that_it_lacks(place: bench.Bench)
     (place.data / "rsicd").mkdir()
     assert failed(bench.rsicd(place)) == []
     assert f"data.captions.read.path={place.data / 'rsicd'}" in json.loads((place.out / "rsicd" / "words.json").read_text())
+
+
+TASKS = """
+import json, pathlib, sys
+words, told = sys.argv[1:], {told}
+if words[0] == "eval":
+    print(json.dumps(told["levir"]))
+    raise SystemExit
+out = pathlib.Path(words[words.index("--out") + 1])
+for name, scores in told["runs"].items():
+    folder = out / "evaluate" / name
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps(scores))
+(out / "events.jsonl").write_text(json.dumps({{"event": "done", "node": "a", "seconds": 2.0}}) + "\\n")
+"""
+
+
+def task_scores(**changed: float) -> dict[str, Any]:
+    """Scores of runs that pass, but for what is changed."""
+
+    def scores(*metrics: str, **more: Any) -> dict[str, Any]:
+        return {"metrics": {metric: value(changed.get(metric.replace(" ", "_").replace("-", "_"), 0.9)) for metric in metrics}, **more}
+
+    asked = [("blur", 1.0), ("模糊", 0.0), ("no fault", 1.0)]
+    rows = [{"request": f"{number}#1", "kind": "quality-kind", "expected": [word], "score": score} for number, (word, score) in enumerate(asked)]
+    controls = {"no picture": {"metrics": {"f1": value(0.1), "quality": value(0.4)}}}
+    quality = {
+        "model": scores(
+            "quality", "quality-kind", "quality-choice", per_request=[*rows, {"request": "0#0", "kind": "quality", "expected": ["Yes"], "score": 1.0}]
+        )
+    }
+    change = {"model": scores("changed f1", "f1", "changed accuracy")}
+    runs = {"quality": quality, "change": change, "questions": {"model": scores("change-kind")}}
+    return {"runs": {name: {**told, "controls": controls} for name, told in runs.items()}, "levir": scores("changed f1", "f1")}
+
+
+def test_the_tasks_lines_hold_figures_against_their_bars(place: bench.Bench, tmp_path: Path) -> None:
+    with pytest.raises(Unmeasured, match="rsicd is not there"):
+        list(bench.tasks(place))
+    for name in ("rsicd", "levir_cd"):
+        (place.data / name).mkdir()
+    found: list[Figure] = []
+    for number, (changed, broken) in enumerate([({}, []), ({"quality_kind": 0.8, "f1": 0.6}, ["tasks quality-kind", "tasks change f1 of pixels"])]):
+        fake = tmp_path / f"tasks-{number}.py"
+        fake.write_text(TASKS.format(told=task_scores(**changed)), encoding="utf-8")
+        found = list(bench.tasks(bench.Bench(out=tmp_path / f"out-{number}", data=place.data, program=(sys.executable, str(fake)))))
+        assert failed(found) == broken
+    named = {figure.name: figure for figure in found}
+    assert (
+        named["tasks quality of blur"].values == (0.5,) and "1 of 2" in named["tasks quality of blur"].note and named["tasks quality of clean"].values == (1.0,)
+    )
+    assert "no picture 0.400" in named["tasks quality"].note and named["tasks LEVIR-CD f1"].least is None
+
+
+def test_task_bars_end_with_one_line_of_json(place: bench.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(task_bars, "quality_figures", lambda *told: iter([Figure(name="tasks quality", values=(0.9,), least=0.85)]))
+    assert task_bars.main(["--only", "quality", "--out", str(tmp_path), "--data", str(tmp_path)]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["tasks quality"]
 
 
 def test_a_command_that_fails_or_is_absent_is_told(place: bench.Bench, tmp_path: Path) -> None:

@@ -266,28 +266,32 @@ _PAINTERS: dict[str, tuple[_Painter, int]] = {
 """Per label: who paints it, and the length of its shadow."""
 
 
-def draw(ground: str, things: list[Thing], prints: list[Footprint], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    ground: str, things: list[Thing], prints: list[Footprint], size: int, rng: np.random.Generator, day: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The finished picture (size, size, 3) uint8 and the object of each pixel, (size, size) uint8: 0 for ground, n for the n-th thing.
 
-    A pixel is an object's when at least two of its four sub-pixels are.
+    A pixel is an object's when at least two of its four sub-pixels are. `day` draws the light and the sensor: two pictures of one `rng` that begin with the same things show
+    the same place on two days.
     """
+    day = day or rng
     side = size * SUB + 2 * PAD
     canvas = paint_ground(ground, side, rng)
-    angle = rng.uniform(0, 2 * math.pi)
+    angle = day.uniform(0, 2 * math.pi)
     light = (math.cos(angle), math.sin(angle))
     shade = np.zeros((side, side), bool)
     for thing, at in zip(things, prints):
         for step in range(1, _PAINTERS[thing.label][1] + 1):
             dx, dy = round(-light[0] * step), round(-light[1] * step)
             shade[at.rows.start + dy : at.rows.stop + dy, at.columns.start + dx : at.columns.stop + dx] |= at.inside
-    canvas *= np.where(shade, np.float32(rng.uniform(0.45, 0.65)), np.float32(1))
+    canvas *= np.where(shade, np.float32(day.uniform(0.45, 0.65)), np.float32(1))
     owner = np.zeros((side, side), np.uint8)
     for number, (thing, at) in enumerate(zip(things, prints), start=1):
         window = canvas[:, at.rows, at.columns]
         for mask, colour in _PAINTERS[thing.label][0](thing, at, light, rng):
             np.copyto(window, colour, where=mask)
         owner[at.rows, at.columns][at.inside] = number
-    return _sensor(canvas, rng), _reduce_owner(owner[PAD:-PAD, PAD:-PAD])
+    return _sensor(canvas, day), _reduce_owner(owner[PAD:-PAD, PAD:-PAD])
 
 
 def _reduce_owner(owner: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -57,7 +57,7 @@ _SIZES = {
 }  # fmt: skip
 """Ranges of width and height in sub-pixels."""
 _GROUND_PHRASES = {"bare": ("on", "bare soil"), "field": ("on", "a field"), "forest": ("in", "a forest"), "grass": ("on", "grass")}
-_CAPTIONS = "dataset_scenes.json"
+CAPTIONS = "dataset_scenes.json"
 _INFRARED_DRAWS = 4
 """Marks the random stream of the near infrared."""
 _SENTENCES = (
@@ -70,6 +70,7 @@ _SENTENCES = (
 )
 
 
+Made = TypeVar("Made")
 MAKER = Family("maker")
 """What can make data in a published layout: a Config with `make(out)`."""
 
@@ -130,14 +131,14 @@ def compose(config: Scenes, index: int) -> Scene:
     chance = rng.uniform()
     split = "val" if chance < config.val_share else "test" if chance < config.val_share + config.test_share else "train"
     ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
-    things, prints = _place(_wanted(ground, config.text_share, rng), config.size, rng)
+    things, prints = place(_wanted(ground, config.text_share, rng), config.size, rng)
     picture, instances = draw(ground, things, prints, config.size, rng)
     labels = np.array([IDS[ground]] + [IDS[thing.label] for thing in things], np.uint8)
     objects = tuple(Placed(label=thing.label, corners=_corners(thing, at, config.size), text=thing.text) for thing, at in zip(things, prints))
     mask = labels[instances]
     if config.infrared:
         picture, mask, instances, objects = _with_infrared(config, index, ground, things, picture, mask, instances, objects)
-    captions = _captions(ground, objects, rng)
+    captions = captions_of(ground, objects, rng)
     return Scene(index=index, ground=ground, split=split, picture=picture, mask=mask, instances=instances, objects=objects, captions=captions)
 
 
@@ -173,21 +174,27 @@ def _wanted(ground: str, text_share: float, rng: np.random.Generator) -> list[st
     return ["marking"] * int(marked) + sorted(wanted[: 5 - int(marked)], key=lambda label: -_SIZES[label][0][1])
 
 
-def _place(wanted: list[str], size: int, rng: np.random.Generator) -> tuple[list[Thing], list[Footprint]]:
-    """Place one object after the other; one that finds no room after some tries, ever smaller, is left out. The first always finds room."""
+def place(
+    wanted: list[str], size: int, rng: np.random.Generator, beside: Sequence[Thing] = (), shaped: Callable[[Thing], Thing] | None = None
+) -> tuple[list[Thing], list[Footprint]]:
+    """Place one object after the other; one that finds no room after some tries, ever smaller, is left out. On an empty tile the first always finds room.
+
+    `beside`: things that stand there already; `shaped` changes a thing before it is tried.
+    """
     things: list[Thing] = []
     prints: list[Footprint] = []
     for label in wanted:
         for attempt in range(_TRIES):
             thing = _thing(label, size * SUB, 1 - 0.35 * attempt / _TRIES, rng)
-            if any(_near(thing, other) for other in things):
+            thing = shaped(thing) if shaped else thing
+            if any(_near(thing, other) for other in (*beside, *things)):
                 continue
             at = footprint(thing, size * SUB + 2 * PAD)
             if _fits(thing, at, size):
                 things.append(thing)
                 prints.append(at)
                 break
-    assert things, f"no room for {wanted[0]} on an empty tile of {size} px"
+    assert things or beside, f"no room for {wanted[0]} on an empty tile of {size} px"
     return things, prints
 
 
@@ -270,7 +277,7 @@ def _corners(thing: Thing, at: Footprint, size: int) -> np.ndarray:
     return (np.array([thing.cx, thing.cy]) + own @ np.array([(c, s), (-s, c)])) / SUB
 
 
-def _captions(ground: str, objects: Sequence[Placed], rng: np.random.Generator) -> tuple[str, ...]:
+def captions_of(ground: str, objects: Sequence[Placed], rng: np.random.Generator) -> tuple[str, ...]:
     """Two or three captions, each naming the ground and every label with its count: what a caption does not name is not there."""
     counts = Counter(placed.label for placed in objects)
     text = next((placed.text for placed in objects if placed.text), "")
@@ -290,11 +297,7 @@ def make(config: Scenes, out: Path, workers: int = 2) -> None:
     (quadrangle and transcription, a file for each scene with a marking); `dataset_scenes.json` captions in Karpathy's form; `classes.json`. The bytes do not depend on `workers`.
     Earlier scenes at `out` are replaced; raises Refused when something else stands there.
     """
-    if out.exists() and not (out / _CAPTIONS).is_file():
-        found = "a folder that holds no scenes" if out.is_dir() else "a file"
-        raise Refused(
-            Problem(code="data/out-taken", place=str(out), found=found, allowed="a new folder, or one of earlier scenes", fix="choose another folder")
-        )
+    check_free(out)
     chunk = min(100, -(-config.count // max(workers, 1)))
     starts = range(config.first, config.first + config.count, chunk)
     progress = Progress("scenes", config.count, "scenes")
@@ -302,11 +305,12 @@ def make(config: Scenes, out: Path, workers: int = 2) -> None:
     with artifact(out) as folder:
         for name in ("images", "masks", "instances", "labelTxt", "texts"):
             (folder / name).mkdir()
-        for made in _chunks(partial(_write, config, folder, chunk), starts, workers):
+        for made in in_chunks(partial(_write, config, folder, chunk), starts, workers):
             rows.extend(made)
             progress.advance(len(made))
         progress.close()
-        write_json(folder / _CAPTIONS, _karpathy(rows, config.first, _ending(config)))
+        named = [(f"{config.first + number:05d}{_ending(config)}", split, captions) for number, (split, captions) in enumerate(rows)]
+        write_json(folder / CAPTIONS, karpathy(named))
         palette = _palette(config)
         classes = [
             {"id": number, "name": name, "rgb": list(rgb), "countable": name in (*OBJECTS, HIDDEN)} for number, (name, rgb) in enumerate(palette.items())
@@ -314,7 +318,17 @@ def make(config: Scenes, out: Path, workers: int = 2) -> None:
         write_json(folder / "classes.json", classes)
 
 
-def _chunks(write: partial[list[tuple[str, tuple[str, ...]]]], starts: range, workers: int) -> Iterator[list[tuple[str, tuple[str, ...]]]]:
+def check_free(out: Path) -> None:
+    """Refused where something stands that is no earlier output of a maker."""
+    if out.exists() and not (out / CAPTIONS).is_file():
+        found = "a folder that holds no scenes" if out.is_dir() else "a file"
+        raise Refused(
+            Problem(code="data/out-taken", place=str(out), found=found, allowed="a new folder, or one of earlier scenes", fix="choose another folder")
+        )
+
+
+def in_chunks(write: Callable[[int], Made], starts: range, workers: int) -> Iterator[Made]:
+    """What a picklable function makes of each start, in order, in `workers` processes."""
     if workers <= 1 or len(starts) == 1:
         yield from map(write, starts)
         return
@@ -358,12 +372,12 @@ def _palette(config: Scenes) -> dict[str, tuple[int, int, int]]:
     return {**CLASSES, HIDDEN: _HIDDEN_RGB} if config.infrared else CLASSES
 
 
-def _karpathy(rows: list[tuple[str, tuple[str, ...]]], first: int, ending: str) -> dict[str, object]:
-    """Captions in the form of Karpathy's `dataset_*.json`."""
+def karpathy(rows: Sequence[tuple[str, str, tuple[str, ...]]]) -> dict[str, object]:
+    """(file name, split, captions) of pictures in the form of Karpathy's `dataset_*.json`."""
     images, sentence = [], 0
-    for number, (split, captions) in enumerate(rows):
+    for number, (name, split, captions) in enumerate(rows):
         ids = list(range(sentence, sentence + len(captions)))
         sentence += len(captions)
         sentences = [{"raw": raw, "tokens": raw.replace(",", "").lower().split(), "imgid": number, "sentid": sentid} for raw, sentid in zip(captions, ids)]
-        images.append({"filename": f"{first + number:05d}{ending}", "imgid": number, "split": split, "sentids": ids, "sentences": sentences})
+        images.append({"filename": name, "imgid": number, "split": split, "sentids": ids, "sentences": sentences})
     return {"images": images, "dataset": "scenes"}

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from sightline.data.augmentation import Dihedral
 from sightline.data.captioning import Caption, Match, RankCaptions
+from sightline.data.change_notes import ChangeNotes
+from sightline.data.change_scenes import ScenePairs
 from sightline.data.dedup import Dedup, SemanticDedup
 from sightline.data.engine import Engine, Local
 from sightline.data.filters import DropCaptions, DropQuestions, KnownLabels, Variety
@@ -16,10 +18,12 @@ from sightline.data.operators import OPERATOR, AnswererOf, Judged, Operator, Tak
 from sightline.data.parts import work_folder
 from sightline.data.passes import apply_into
 from sightline.data.phrases import NounPhrases
+from sightline.data.quality import Corrupt
 from sightline.data.questions import Captions, Notes, Questions
 from sightline.data.readers.reader import Reader
 from sightline.data.reading import OnProblem, read_sets, sets_of
 from sightline.data.rewriting import AskQuestions, Rewrite
+from sightline.data.scenes import MAKER
 from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
 from sightline.data.synthesis.reach import coverage
 from sightline.data.synthesis.synthesize import Synthesize
@@ -29,11 +33,12 @@ from sightline.kinds import Config
 from sightline.samples.sample import Sample
 from sightline.samples.store import Store
 
-_MAKING = (Captions, Questions, Notes, Synthesize, Tile, Dihedral)
+_MAKING = (Captions, Questions, Notes, Synthesize, Tile, Dihedral, Corrupt, ChangeNotes)
 _CLEANING = (Take, Dedup, SemanticDedup, UnifyLabels, DropQuestions, DropCaptions, KnownLabels, Variety, NounPhrases)
 _ASKING = (Caption, Match, RankCaptions, Rewrite, AskQuestions, Perplexity, ClipScore, MatchScore, ByScore)
 for _operator in (*_MAKING, *_CLEANING, *_ASKING):
     OPERATOR.add(_operator)
+MAKER.add(ScenePairs)
 
 
 class Kept:

@@ -3,6 +3,7 @@
     A/<name>.png        before: picture 0
     B/<name>.png        after: picture 1
     label/<name>.png    0 unchanged, 1 or 255 changed
+    changes.json        {name: {"changes": [`built`, `torn-down`], "things": [[label, x, y], ..] of each day}}; made pairs have it
 
 A pair becomes one sample without turns. What changed is one mask on the later picture; a pair without change has no region. `changed` in the attributes says which it is.
 LEVIR-CD's crops are named `<split>_<picture>_<down>_<right>`: the split is taken from there where no folder and no list says it, and `tile_of` keeps the picture.
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from sightline.data.readers.files import PICTURE_SUFFIXES, files_below, folders, read_text, refuse
+from sightline.data.readers.files import PICTURE_SUFFIXES, files_below, folders, read_json, read_text, refuse
 from sightline.data.readers.label_masks import label_ids, mask_values
 from sightline.data.readers.palette_guess import LARGEST_UNKNOWN
 from sightline.data.readers.palettes import Palette
@@ -31,7 +32,9 @@ from sightline.samples.sample import Mask, Origin, Picture, Region, Sample
 
 _VALUES = Palette(names={0: "unchanged", 1: "changed", 255: "changed"}, rgb={(0, 0, 0): 0, (255, 255, 255): 255})
 _CROP = re.compile(r"((train|val|test)_\d+)_\d+_\d+")
-_LISTS = "list"
+_LISTS, _CHANGES = "list", "changes.json"
+_FACTS = ("changes", "things")
+"""What the file of changes may say of a pair."""
 
 
 class ChangePairs(Reader):
@@ -75,7 +78,7 @@ class ChangePairs(Reader):
             allowed = f"{self.before}/, {self.after}/ and {self.masks}/ beside each other"
             raise Refused(refuse("no-pairs", str(path), "no such folders", allowed, "pass `before`, `after` and `masks`"))
         for base in bases:
-            prefix, listed = base.relative_to(path), _listed(base)
+            prefix, listed, happened = base.relative_to(path), _listed(base), _happened(base)
             said = next((SPLITS[part.lower()] for part in prefix.parts if part.lower() in SPLITS), None)
             names = [self._named(base / folder) for folder in (self.before, self.after, self.masks)]
             for stem in sorted(set().union(*names)):
@@ -91,6 +94,8 @@ class ChangePairs(Reader):
                     data["split"] = split
                 if crop:
                     data["tile_of"] = crop[1]
+                if stem in happened:
+                    data |= {key: happened[stem][key] for key in _FACTS if key in happened[stem]}
                 yield Row(id=identity, place=mask, number=identity, pictures=(earlier, later), data=data)
 
     def make(self, row: Row, pictures: tuple[Picture, ...], origin: Origin) -> list[Sample | Problem]:
@@ -113,7 +118,7 @@ class ChangePairs(Reader):
                 return made
         changed = ids > 0
         regions = (Region(picture=1, label=self.changed, shape=encode_mask(changed)),) if changed.any() else ()
-        attributes = {"changed": bool(changed.any()), **{key: row.data[key] for key in ("split", "tile_of") if key in row.data}}
+        attributes = {"changed": bool(changed.any()), **{key: row.data[key] for key in ("split", "tile_of", *_FACTS) if key in row.data}}
         return [*made, Sample(id=row.id, pictures=pictures, annotations=regions, attributes=attributes, origin=origin)]
 
     def write(self, samples: Iterable[Sample], path: Path) -> list[Problem]:
@@ -157,3 +162,17 @@ def _listed(base: Path) -> dict[str, str]:
     """Split by stem, from the lists that bear the name of one."""
     files = [(base / _LISTS / f"{name}.txt", split) for name, split in SPLITS.items()]
     return {PurePosixPath(line.strip()).stem: split for file, split in files if file.is_file() for line in read_text(file).splitlines() if line.strip()}
+
+
+def _happened(base: Path) -> dict[str, dict[str, list[Any]]]:
+    """What happened and what stands where, by stem, where a file says it."""
+    file = base / _CHANGES
+    if not file.is_file():
+        return {}
+    told = read_json(file)
+    named = told.items() if isinstance(told, dict) else [("", None)]
+    strange = [name for name, facts in named if not isinstance(facts, dict) or not all(isinstance(facts.get(key, []), list) for key in _FACTS)]
+    if strange:
+        found = f"{type(told).__name__}, {strange[0]!r} is no mapping of lists"
+        raise Refused(refuse("wrong-shape", str(file), found, '{name: {"changes": [..], "things": [..]}}', "mend the file, or remove it"))
+    return told

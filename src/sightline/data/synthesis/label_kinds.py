@@ -95,13 +95,18 @@ def _wrong(subject: Subject, rng: np.random.Generator, most: int) -> list[str]:
     return chosen
 
 
+def lettered(options: Sequence[str], language: str) -> str:
+    """`A. car; B. bus.`"""
+    gap, between, stop = ("", "；", "。") if language == "zh" else (" ", "; ", ".")
+    return between.join(f"{letter}.{gap}{option}" for letter, option in zip(LETTERS, options, strict=False)) + stop
+
+
 def _choice(asking: Asking, right: Sequence[str], wrong: Sequence[str]) -> Asked:
     subject, words = asking.subject, asking.words
     order = [[*right, *wrong][place] for place in asking.rng.permutation(len(right) + len(wrong))]
     options = tuple(words.label(label) for label in order)
     letters = [LETTERS[place] for place, label in enumerate(order) if label in right]
-    gap, between, stop = ("", "；", "。") if words.language == "zh" else (" ", "; ", ".")
-    listed = between.join(f"{letter}.{gap}{option}" for letter, option in zip(LETTERS, options, strict=False)) + stop
+    listed = lettered(options, words.language)
     many = "-many" if len(right) > 1 else ""
     answer = ("、" if words.language == "zh" else ", ").join(letters)
     question = asking.say(f"ask{many}", {"options": listed, "number": str(len(right))})

@@ -29,6 +29,8 @@ FORMS: dict[str, dict[str, str]] = {
     "list": {"ask": "", "say": "things!"},
     "yes-no": {"ask": "label!", "cue": "", "yes": "label!", "no": "label! things", "bare-yes": "", "bare-no": ""},
     "choice": {"ask": "options!", "ask-many": "options! number", "cue": "", "cue-many": "", "say": "answer! things", "bare": "answer!"},
+    "scene": {"ask": "", "cue": "", "say": "label!", "bare": "label!"},
+    "scene-choice": {"ask": "options!", "cue": "", "say": "answer! label", "bare": "answer!"},
     "grounding": {"ask": "label!", "say": "label boxes!", "say-part": _PART, "say-next": _PART, "say-unboxed": _REST, "more": "label"},
     "naming": {"ask": "box!", "cue": "", "say": "label!", "bare": "label!"},
     "counting": {"ask": "label!", "cue": "", "say": "label counted number", "bare": "number!"},
@@ -39,7 +41,11 @@ FORMS: dict[str, dict[str, str]] = {
     "spotting": {"ask": "text!", "say": "boxes! text"},
     "transcription": {"ask": "", "say": "text!"},
     "change": {"ask": "", "cue": "", "yes": "", "no": "", "bare-yes": "", "bare-no": ""},
+    "change-kind": {"ask": "", "cue": "", "say": "events!", "bare": "events!"},
     "change-where": {"ask": "", "say": "boxes!", "say-part": _PART, "say-next": _PART, "say-unboxed": _REST, "more": ""},
+    "quality": {"ask": "", "cue": "", "yes": "fault!", "no": "", "bare-yes": "", "bare-no": ""},
+    "quality-kind": {"ask": "", "cue": "", "say": "fault!", "bare": "fault!"},
+    "quality-choice": {"ask": "options!", "cue": "", "say": "answer! fault", "bare": "answer!"},
 }
 """Kinds, the forms that each is worded in, and the slots of a form: with `!` every wording has it. `label` stands for {label}, {labels} and {a_label}."""
 

@@ -19,13 +19,15 @@ from pydantic import Field
 from sightline.data.labels import LabelTable
 from sightline.data.operators import Outcome
 from sightline.data.synthesis.asked import Asked, Limits, Maker, Subject
-from sightline.data.synthesis.change_kinds import change, change_where
+from sightline.data.synthesis.change_kinds import change, change_kind, change_where
 from sightline.data.synthesis.corpus_statistics import Statistics
 from sightline.data.synthesis.label_kinds import choice, listing, yes_no
 from sightline.data.synthesis.phrasings import Language, Phrasings
 from sightline.data.synthesis.picture_facts import Known, Rules, known_of, present_in
 from sightline.data.synthesis.prompt_kinds import caption, question, vqa
+from sightline.data.synthesis.quality_kinds import quality, quality_choice, quality_kind
 from sightline.data.synthesis.region_kinds import counting, grounding, naming
+from sightline.data.synthesis.scene_kinds import scene, scene_choice
 from sightline.data.synthesis.text_kinds import reading, spotting, transcription
 from sightline.errors import Problem, Refused, nearest
 from sightline.kinds import Config
@@ -40,6 +42,8 @@ KindName = Literal[
     "list",
     "yes-no",
     "choice",
+    "scene",
+    "scene-choice",
     "grounding",
     "naming",
     "counting",
@@ -50,12 +54,18 @@ KindName = Literal[
     "spotting",
     "transcription",
     "change",
+    "change-kind",
     "change-where",
+    "quality",
+    "quality-kind",
+    "quality-choice",
 ]
 MAKERS: dict[KindName, Maker] = {
     "list": listing,
     "yes-no": yes_no,
     "choice": choice,
+    "scene": scene,
+    "scene-choice": scene_choice,
     "grounding": grounding,
     "naming": naming,
     "counting": counting,
@@ -66,13 +76,17 @@ MAKERS: dict[KindName, Maker] = {
     "spotting": spotting,
     "transcription": transcription,
     "change": change,
+    "change-kind": change_kind,
     "change-where": change_where,
+    "quality": quality,
+    "quality-kind": quality_kind,
+    "quality-choice": quality_choice,
 }
-_PAIRS: tuple[KindName, ...] = ("change", "change-where")
+_PAIRS: tuple[KindName, ...] = ("change", "change-kind", "change-where")
 """Kinds about two pictures; all others are about one."""
 _DEFAULT: dict[KindName, int] = {
-    "list": 1, "yes-no": 2, "choice": 1, "grounding": 8, "naming": 2, "counting": 2, "caption": 1, "vqa": 0, "question": 0, "reading": 4, "spotting": 4, "transcription": 1,
-    "change": 1, "change-where": 1,
+    "list": 1, "yes-no": 2, "choice": 1, "scene": 1, "scene-choice": 1, "grounding": 8, "naming": 2, "counting": 2, "caption": 1, "vqa": 0, "question": 0, "reading": 4, "spotting": 4, "transcription": 1,
+    "change": 1, "change-kind": 1, "change-where": 1, "quality": 1, "quality-kind": 1, "quality-choice": 1,
 }  # fmt: skip
 
 
@@ -97,7 +111,7 @@ class Synthesize(Config):
     change: str = "changed-building"
     """Label of what has changed in pairs of pictures without turns."""
     terse: float = Field(default=0.25, ge=0, le=1)
-    """Share of yes-no, choice, naming, counting and change questions that ask for a bare answer, as short-answer benchmarks do."""
+    """Share of yes-no, choice, scene, naming, counting, change and quality questions that ask for a bare answer, as short-answer benchmarks do."""
     least_share: float = Field(default=0.005, ge=0, le=1)
     """Share of the picture below which an area is neither present nor absent."""
     least_fill: float = Field(default=0.25, ge=0, le=1)
