@@ -35,6 +35,9 @@ VERBS = {
     "eval make-probe": Verb("sightline.cli.probe_verb:make_probe", "make yes/no questions of your own annotations, which words alone do not answer"),
     "report": Verb("sightline.cli.report_verb:report", "draw the page of a run, while it goes on or after it, or tell what goes wrong in its answers"),
     "chat": Verb("sightline.cli.chat_verb:chat", "ask a trained model about pictures"),
+    "annotate": Verb(
+        "sightline.cli.annotate_verb:annotate", "find the objects of whole scenes: GeoJSON, COCO, DOTA or a label picture, and a picture to look at"
+    ),
     "serve": Verb("sightline.cli.serve_verb:serve", "answer over HTTP, as the OpenAI API does"),
     "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
     "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),

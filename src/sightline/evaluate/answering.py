@@ -136,6 +136,11 @@ class LocalAnswerer:
         self._named[number] = weakref.ref(request, lambda _: self._named.pop(number, None)), prompt.encoded, prompt.key
         return prompt.key
 
+    def forget(self) -> None:
+        """Let go of what is kept of pictures: where each is asked about once, it would only fill the memory."""
+        self._features.forget()
+        self.processor.forget_crops()
+
     def _prompt(self, request: Request) -> _Prompt:
         if (known := self._named.get(id(request))) is not None:
             return _Prompt(request=request, encoded=known[1], key=known[2])

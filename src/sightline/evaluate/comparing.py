@@ -44,6 +44,12 @@ class ModelAnswerer:
     def _chooser(self) -> Chooser:
         return Chooser(self._scorer)
 
+    def forget(self) -> None:
+        """Let go of what is kept of pictures: where each is asked about once, it would only fill the memory."""
+        for made in ("_writer", "_scorer"):
+            if made in vars(self):
+                getattr(self, made).forget()
+
     def measure(self, sample: Sample) -> int:
         """Tokens of the prompt."""
         return self._writer.measure(sample)

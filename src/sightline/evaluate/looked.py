@@ -49,6 +49,10 @@ class Looked(FeatureSource):
                 break
             room += _bytes(self._known.pop(key))
 
+    def forget(self) -> None:
+        """Let go of all features: of pictures that nobody asks about again."""
+        self._known.clear()
+
     def _seen(self, items: Sequence[tuple[_Key, tuple[Picture | Frames, Measure]]]) -> dict[_Key, dict[str, Features]]:
         """Features of these pictures."""
         pictures = self.processor.collate([[pictured(picture, measure)] for _, (picture, measure) in items]).pictures

@@ -56,6 +56,11 @@ class TextScorer:
         """Tokens of prompt and text together."""
         return self.processor.encode(_scored(sample)).length
 
+    def forget(self) -> None:
+        """Let go of what is kept of pictures."""
+        self._features.forget()
+        self.processor.forget_crops()
+
     def key(self, request: Request) -> str:
         """The name under which an answer to this request is found again. Nothing is tokenised for it: turns and the form that they are given say the same."""
         turns = [turn_record(turn) for turn in _scored(request.sample).turns]

@@ -416,6 +416,11 @@ class Processor:
                 self._cut_bytes += size
         return found
 
+    def forget_crops(self) -> None:
+        """Let go of the crops that are kept: of pictures that nobody looks at again."""
+        self._cut.clear()
+        self._cut_bytes = 0
+
     def cut(self, picture: Picture, tiling: Tiling, root: Path | None = None) -> list[np.ndarray]:
         """Crops (bands, h, w) of a picture as stored, with the bands that the encoders take, in the order of `config.bands`. Refused when one is missing."""
         wanted = self.config.bands

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,6 +18,16 @@ _SMALLEST = 384
 def colour(label: str | None) -> tuple[int, int, int]:
     """The colour of a label: the same everywhere."""
     return _PALETTE[zlib.crc32((label or "").encode()) % len(_PALETTE)]
+
+
+def colours_of(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Colours of labels that stand side by side: each its own one where that is free, so that up to eight differ."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for label in labels:
+        first = _PALETTE.index(colour(label))
+        turned = (*_PALETTE[first:], *_PALETTE[:first])
+        found[label] = next((one for one in turned if one not in found.values()), turned[0])
+    return found
 
 
 def draw_regions(picture: np.ndarray, regions: Iterable[Region]) -> np.ndarray:
