@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "parameters.md"
 VARIANTS: dict[str, dict[str, list[str]]] = yaml.safe_load((REPOSITORY / "recipes" / "tables" / "variants.yaml").read_text(encoding="utf-8"))
 """Recipe -> variant -> overrides."""
-SMALL = {"quickstart", "rsicd-from-scratch", "soup-scenes", "soup-rsicd"}
+SMALL = {"quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd"}
 """Recipes without a published model."""
 OWN = "as the recipe stands"
 

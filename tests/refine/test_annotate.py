@@ -22,7 +22,6 @@ from sightline.errors import Refused
 from sightline.evaluate.answers import AnswerFile
 from sightline.evaluate.localisation import overlaps
 from sightline.lineage import sha256_tree
-from sightline.progress import silence
 from sightline.refine.annotate import AnnotateConfig, Patch, annotate
 from sightline.refine.annotate_folder import Wanted, annotate_into
 from sightline.refine.annotate_oracle import Oracle
@@ -34,7 +33,6 @@ from sightline.samples.geometry import corners, encode_mask
 from sightline.samples.sample import Region, RotatedBox
 from sightline.samples.store import Store
 
-silence()
 FORMS = ("geojson", "coco", "dota", "png")
 CONFIG = AnnotateConfig(labels=LABELS, window=64, overlap=32)
 

@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 
 from sightline.evaluate.answers import AnswerFile
 from sightline.evaluate.localisation import overlaps
-from sightline.progress import silence
 from sightline.refine.annotate import AnnotateConfig, Annotated, annotate
 from sightline.refine.scene_merging import MergeConfig, Piece, merge_pieces
 from sightline.refine.scene_reading import opened_scene
 from sightline.samples.geometry import canonical, mask_area
 from sightline.samples.sample import Region, RotatedBox
 
-silence()
 ROW = [(0.0, 0.0, 64.0, 64.0), (40.0, 0.0, 104.0, 64.0), (80.0, 0.0, 144.0, 64.0)]
 SIZE = (144, 64)
 
