@@ -62,6 +62,7 @@ def test_figures_are_those_of_what_chose_nothing(tmp_path: Path) -> None:
     assert found["gains"] == {"average over maximum": {"value": 0.05, "low": -0.01, "high": 0.11}}
 
 
+@pytest.mark.slow
 def test_a_pool_goes_from_its_recipe_to_its_figures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert soup_pools.main(["--only", "scenes", "--out", str(tmp_path), *(f"--set={one}" for one in TINY)]) == 0
     *page, last = capfd.readouterr().out.splitlines()
@@ -133,6 +134,7 @@ def test_every_number_of_our_mean_is_the_rounded_one_and_a_wrong_one_is_seen(che
     assert wrong["equal"] == wrong["numbers"] - 1 and wrong["furthest_ulp"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_without_mergekit_our_side_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = averaging.measure(2, 1, 1, tmp_path, None)
     assert found["ours"]["equal"] == found["ours"]["numbers"] > 0 and "peer" not in found

@@ -113,7 +113,7 @@ def test_answers_are_those_of_one_thread(name: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(model, "extend", watched)
     found = list(LocalAnswerer(model, processor, "w").answer(requests))
-    assert len(threads - {threading.get_ident()}) >= 2
+    assert threads - {threading.get_ident()}, "others than this one, though one of them may have been quick enough for all"
     threads.clear()
     torch.set_num_threads(1)
     alone = list(LocalAnswerer(model, processor, "w").answer(requests))
