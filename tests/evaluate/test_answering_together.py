@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compositions import COMPOSITIONS, composition
+from compositions import COMPOSITIONS, make
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TEXTS, built, picture, turn
+from tiny_models import picture, turn
 
 from sightline.errors import Refused
 from sightline.evaluate import prefixes
@@ -30,7 +30,6 @@ from sightline.evaluate.prefixes import LEAST, LINES, arrange
 from sightline.evaluate.scoring_answers import TextScorer
 from sightline.model.packed_weights import PackedWeights
 from sightline.model.processor import Processor
-from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Origin, Picture, Sample, Turn
@@ -55,17 +54,6 @@ def questions() -> list[Request]:
     found += [asked(f"pair-{p}", turn("user", 0, 1, "Where?"), pictures=[PICTURES[0], PICTURES[p]]) for p in (1, 2)]
     found.append(asked("later", turn("user", 0, "Where?"), turn("assistant", "none"), turn("user", "How many?"), pictures=PICTURES[:1]))
     return [*found, asked("text", turn("user", "How many ships in the harbor?")), asked("text-2", turn("user", "How many ships in the night?"))]
-
-
-def make(name: str) -> tuple[Model, Processor]:
-    config = composition(name)
-    tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
-    model, processor = built(config.resolve(400, control=tokenizer.control), tokenizer)
-    with torch.no_grad():
-        for path, tensor in model.named_parameters():
-            if "_gate" in path and tensor.numel() == 1:
-                tensor.fill_(0.5)
-    return model, processor
 
 
 @pytest.fixture(scope="module")

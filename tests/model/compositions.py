@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
+from tiny_models import TEXTS, built
+
 from sightline.model.assembly import ModelConfig
+from sightline.model.processor import Processor
+from sightline.model.tokens import train_tokenizer
+from sightline.model.vlm import Model
 
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
 CLIP = {"config": {"model_type": "clip_vision_model", "image_size": 32, **_SIZES}, "layer": -2}
@@ -158,3 +164,15 @@ def composition(name: str) -> ModelConfig:
     """The Config of that name; parts that it leaves out are a perceptron of two layers and a Llama of two layers."""
     said = {"language_model": LLAMA, "connector": {"kind": "mlp"}, **COMPOSITIONS[name]}
     return ModelConfig.model_validate_json(json.dumps(said))
+
+
+def make(name: str) -> tuple[Model, Processor]:
+    """The model of a composition with random weights, its gates half open so that what they let in is felt."""
+    config = composition(name)
+    tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
+    model, processor = built(config.resolve(400, control=tokenizer.control), tokenizer)
+    with torch.no_grad():
+        for path, tensor in model.named_parameters():
+            if "_gate" in path and tensor.numel() == 1:
+                tensor.fill_(0.5)
+    return model, processor

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from compositions import COMPOSITIONS, composition
+from compositions import COMPOSITIONS, make
 from tiny_models import TEXTS, built, picture, turn, writer
 
 from sightline.errors import Refused
@@ -44,17 +43,6 @@ def questions() -> list[Request]:
     found.append(asked("third", turn("user", 0, "Where?"), pictures=PICTURES[2:], tokens=9))
     found.append(asked("pair", turn("user", 0, 1, "Where?"), pictures=PICTURES[:2]))
     return [*found, asked("text", turn("user", "How many ships in the harbor?"), tokens=8), asked("drawn", turn("user", "Where?"), temperature=1.3, seed=4)]
-
-
-def make(name: str) -> tuple[Model, Processor]:
-    config = composition(name)
-    tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
-    model, processor = built(config.resolve(400, control=tokenizer.control), tokenizer)
-    with torch.no_grad():
-        for path, tensor in model.named_parameters():
-            if "_gate" in path and tensor.numel() == 1:
-                tensor.fill_(0.5)
-    return model, processor
 
 
 @pytest.fixture(scope="module")

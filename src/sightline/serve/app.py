@@ -22,7 +22,7 @@ from sightline.model.vlm import Model
 from sightline.serve.card import Card
 from sightline.serve.chat_route import Exchange, prepare
 from sightline.serve.conversation import sample_of
-from sightline.serve.guard import KINDS, Guard, answer, told
+from sightline.serve.guard import KINDS, Guard, told
 from sightline.serve.jobs import Declined
 from sightline.serve.media import Media
 from sightline.serve.meters import Meters
@@ -231,6 +231,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas["Error"] = {"type": "object", "required": ["error"], "properties": {"error": error}}
         app.openapi_schema = found
     return app.openapi_schema
-
-
-__all__ = ["Served", "answer", "make_app"]
