@@ -1,8 +1,8 @@
 """Averaging beside mergekit: eight made checkpoints, our linear mean and mergekit's `linear`, each in a process of its own, in turn. The last line is one JSON object.
 
-mergekit comes from PyPI into an environment that this script makes (`--peer PYTHON`: one that is there). Both read and write the same folders on the same disk; the files are in the cache
-of the system for both. Figures: seconds and peak resident memory of the best of several turns, the time of reading the bytes alone, and whether every number of the result is the
-correctly rounded mean of float32 numbers.
+mergekit comes from PyPI into an environment that this script makes (`--peer PYTHON`: one that is there). Both read and write the same folders on the same disk, and so does a loop that
+reads the bytes and nothing else. Before each of them the system forgets the files, which are then read from the disk as those of real models are; `warm` is the same with files in its cache, where
+reading is a copy of memory. Figures: seconds and peak resident memory of the best of several turns, and whether every number of the result is the correctly rounded mean of float32 numbers.
 
     python benchmarks/soup_vs_mergekit.py --megabytes 500 --models 8
 """
@@ -75,6 +75,14 @@ def read_all(folders: Sequence[Path]) -> float:
                 while stream.readinto(buffer):
                     pass
     return time.perf_counter() - start
+
+
+def forget(folders: Sequence[Path]) -> None:
+    """Make the system drop what it keeps of the files in memory."""
+    os.sync()  # what is not yet written cannot be dropped
+    for file in (file for folder in folders for file in folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def ours(folders: Sequence[Path], out: Path) -> dict[str, float]:
@@ -165,11 +173,17 @@ def measure(models: int, megabytes: float, turns: int, work: Path, peer: Path | 
         if not folder.exists():
             make_checkpoint(folder, megabytes, number)
     one = sum(file.stat().st_size for file in folders[0].glob("*.safetensors")) / 1e6
-    reading, mine, theirs = [], [], []
+    own = [sys.executable, Path(__file__).resolve(), "--ours", work / "ours", *folders]
+    reading, mine, theirs, warm_reading, warm_mine = [], [], [], [], []
     for _ in range(turns):
+        forget(folders)
         reading.append(read_all(folders))
-        mine.append(run_apart([sys.executable, Path(__file__).resolve(), "--ours", work / "ours", *folders]))
+        warm_reading.append(read_all(folders))
+        warm_mine.append(run_apart(own))
+        forget(folders)
+        mine.append(run_apart(own))
         if peer is not None:
+            forget(folders)
             theirs.append(run_apart([peer, "-c", _PEER_SCRIPT, work / "peer", "float32", *folders]))
     ours_best, read_best = min(mine, key=lambda one: one["seconds"]), min(reading)
     found: dict[str, Any] = {
@@ -178,6 +192,7 @@ def measure(models: int, megabytes: float, turns: int, work: Path, peer: Path | 
         "ours": {**ours_best, **equal_numbers(folders, work / "ours")},
         "reading_seconds": read_best,
         "time_over_reading": ours_best["seconds"] / read_best,
+        "warm": {"seconds": min(one["seconds"] for one in warm_mine), "reading_seconds": min(warm_reading)},
         "peak_over_one": ours_best["peak_mb"] / (one / 1.048576),
         "peak_bar_mb": BARS["peak_over_one"] * one / 1.048576 + BARS["peak_room_mb"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
