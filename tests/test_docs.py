@@ -74,7 +74,7 @@ def test_links_lead_somewhere(docs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["quickstart.md", "data.md", "bands.md"])
+@pytest.mark.parametrize("page", ["quickstart.md", "data.md", "bands.md", "export.md"])
 def test_the_blocks_of_a_page_run(page: str, docs: Path, tmp_path: Path, tools: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

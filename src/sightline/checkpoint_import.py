@@ -1,8 +1,9 @@
-"""A published checkpoint made a model directory, with golden requests of its own: what it says about a drawn picture."""
+"""A published checkpoint made a model directory, with golden requests of its own: what it says about drawn pictures."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request
 from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
 
-QUESTION = "What does the picture show?"
+QUESTIONS = ("What does the picture show?", "Which colours are there?", "Is there water?")
+"""Each is asked of a picture of another shape."""
 GOLDEN_TOKENS = 16
 """Longest golden answer."""
-_SIDE = 96
+_SIZES = ((96, 96), (128, 72), (64, 96))
+"""Width and height of the pictures, px."""
 
 
 def import_checkpoint(folder: Path, out: Path) -> Native:
@@ -30,21 +33,23 @@ def import_checkpoint(folder: Path, out: Path) -> Native:
 
 
 def _golden(folder: Path, model: Model, processor: Processor, weights: str) -> None:
-    asked = Sample(id="golden", pictures=(_rings(),), origin=Origin(source="golden"))
+    shown = [Sample(id="golden", pictures=(_rings(*size),), origin=Origin(source="golden")) for size in _SIZES]
     told: list[tuple[Sample, Answer]] = []
     if "write" in model.abilities:
-        prompt = Sample(id="golden", pictures=asked.pictures, turns=(Turn(role="user", items=(Show(picture=0), Text(text=QUESTION))),), origin=asked.origin)
-        told = [(prompt, one) for one in LocalAnswerer(model, processor, weights).answer([Request(sample=prompt, decoding=Decoding(max_tokens=GOLDEN_TOKENS))])]
-    pairs = [(asked, "Coloured rings on a dark ground.")] if "embed" in model.abilities else []
+        turns = [(Turn(role="user", items=(Show(picture=0), Text(text=question))),) for question in QUESTIONS]
+        prompts = [replace(sample, turns=own) for sample, own in zip(shown, turns, strict=True)]
+        answerer = LocalAnswerer(model, processor, weights)
+        told = [(one, next(answerer.answer([Request(sample=one, decoding=Decoding(max_tokens=GOLDEN_TOKENS))]))) for one in prompts]
+    pairs = [(sample, "Coloured rings on a dark ground.") for sample in shown] if "embed" in model.abilities else []
     write_golden(folder, model, processor, told, pairs)
 
 
-def _rings() -> Picture:
+def _rings(width: int, height: int) -> Picture:
     """Coloured rings, smooth enough that resampling does not alias."""
-    across, down = np.meshgrid(np.linspace(-1, 1, _SIDE), np.linspace(-1, 1, _SIDE))
+    across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     radius = np.hypot(across, down)[..., None]
     values = 127.5 + 127.5 * np.cos(radius * np.array([6.0, 8.0, 10.0]) + np.array([0.0, 1.0, 2.0]))
     stream = io.BytesIO()
     Image.fromarray(values.astype(np.uint8)).save(stream, "PNG")
     data = stream.getvalue()
-    return Picture(hash=sha256_bytes(data), width=_SIDE, height=_SIDE, data=data)
+    return Picture(hash=sha256_bytes(data), width=width, height=height, data=data)

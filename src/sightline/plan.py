@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.errors import Problem, Refused
+from sightline.export.engines import Engines, engines
 from sightline.model import directory
 from sightline.model.assembly import ModelConfig
 from sightline.plan_rows import vocabulary
@@ -48,6 +49,8 @@ class ModelPlan:
     """Per stage: name, objective, and the table part / parameters / trained / how / learning rate."""
     picture_tokens: list[dict[str, int]]
     """Decoder and memory positions of a picture, by its size."""
+    engines: Engines
+    """Which engines answer with it once it is exported."""
 
     @property
     def parameters(self) -> int:
@@ -92,6 +95,7 @@ class Plan:
             for size in model.picture_tokens:
                 remembered = f", and {size['memory']} of memory" if size["memory"] else ""
                 lines.append(f"  a picture of {size['width']}x{size['height']} takes {size['tokens']} tokens{remembered}")
+            lines += [f"  {engine:<24}{takes:<5}{how}" for engine, takes, how in model.engines.rows()]
             lines += [line for stage in model.stages for line in _stage_lines(stage)] if self.machine is None else []
         if self.machine is not None:
             lines += [stage_text(stage, self.machine) for stage in self.stages]
@@ -190,7 +194,12 @@ def _empty(recipe: Recipe, name: str, config: ModelConfig) -> Any:
     from sightline.model.vlm import Model
 
     with torch.device("meta"):
-        return Model(directory.without_checkpoints(config.resolve(*vocabulary(recipe, name))))
+        return Model(resolved(recipe, name, config))
+
+
+def resolved(recipe: Recipe, name: str, config: ModelConfig) -> ModelConfig:
+    """A model of a recipe with everything that its checkpoints say, built from its configs alone."""
+    return directory.without_checkpoints(config.resolve(*vocabulary(recipe, name)))
 
 
 def _model_plan(name: str, model: Any, stages: list[dict[str, Any]]) -> ModelPlan:
@@ -198,7 +207,7 @@ def _model_plan(name: str, model: Any, stages: list[dict[str, Any]]) -> ModelPla
     config = model.config
     measured = [(size, config.measure(*size)) for size in _SIZES] if config.encoders and config.language_model else []
     tokens = [{"width": width, "height": height, "tokens": measure.decoder, "memory": measure.memory} for (width, height), measure in measured]
-    return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=tokens)
+    return ModelPlan(name=name, parts=parts, stages=stages, picture_tokens=tokens, engines=engines(config))
 
 
 def _class(module: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sightline.cli.main import main
+from sightline.export.engines import Engines
 from sightline.plan import ModelPlan, Plan
 
 
@@ -66,7 +67,7 @@ def test_show_model_is_the_plan_of_the_model(toy: str, monkeypatch: pytest.Monke
 
     def stand_in(recipe: str, overrides: list[str], model_only: bool) -> Plan:
         asked.append((recipe, overrides, model_only))
-        return Plan(recipe="tiny", models=[ModelPlan(name="model", parts=[], stages=[], picture_tokens=[])])
+        return Plan(recipe="tiny", models=[ModelPlan(name="model", parts=[], stages=[], picture_tokens=[], engines=Engines(target=None, takings=()))])
 
     monkeypatch.setattr("sightline.plan.plan", stand_in)
     assert main(["show", "model", toy, "seed=3", "--json"]) == 0

@@ -62,6 +62,7 @@ VERBS = {
     "verify": Verb("sightline.cli.verify_verb:verify", "check that a model directory or a published checkpoint is whole and is what it says"),
     "checkpoint read": Verb("sightline.cli.checkpoint_verbs:read", "make a model directory of a published checkpoint"),
     "checkpoint write": Verb("sightline.cli.checkpoint_verbs:write", "write a model in a published form, bit for bit where nothing was trained"),
+    "export": Verb("sightline.cli.export_verb:export", "write a model for other software and prove that it says the same there; say which engines take it"),
     "show tiles": Verb("sightline.cli.show_verbs:tiles", "show how a recipe's model cuts up pictures, and what they cost in tokens"),
     "show model": Verb("sightline.cli.show_verbs:model", "count a recipe's parts and parameters, as plan --model-only does"),
     "recipe ls": Verb("sightline.cli.recipe_verbs:ls", "list the shipped recipes"),

@@ -85,7 +85,7 @@ def _vectors(model: Model, processor: Processor, sample: Sample, text: str, prec
     return output.pictures[0, 0].float().tolist(), output.texts[0].float().tolist()
 
 
-def _golden_rows(folder: Path) -> Iterator[tuple[dict[str, Any], Sample]]:
+def golden_rows(folder: Path) -> Iterator[tuple[dict[str, Any], Sample]]:
     """Lines of the golden requests of a model directory, each with its sample: pictures, and the turns of what is written. Refused where an earlier version wrote them."""
     path = folder / "golden" / "requests.jsonl"
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
@@ -105,7 +105,7 @@ def golden_prompts(folder: Path) -> tuple[list[Sample], list[tuple[Sample, str]]
     """What the golden requests of a model directory ask, for another model to answer: prompts, and pairs of a picture and a text."""
     prompts: list[Sample] = []
     pairs: list[tuple[Sample, str]] = []
-    for row, sample in _golden_rows(folder):
+    for row, sample in golden_rows(folder):
         if row["ask"] == "embed":
             pairs.append((sample, row["text"]))
         else:
@@ -128,7 +128,7 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
             )
         )
     differences: list[float] = []
-    for row, sample in _golden_rows(folder):
+    for row, sample in golden_rows(folder):
         if row["ask"] == "embed":
             found = np.concatenate(_vectors(model, processor, sample, row["text"], precision))
             differences += np.abs(found - np.array([*row["picture_vector"], *row["text_vector"]])).tolist()
@@ -151,9 +151,17 @@ def check_golden(folder: Path, model: Model, processor: Processor, precision: st
 
 def forced(model: Model, processor: Processor, prompt: Encoded, tokens: Sequence[int], precision: str) -> np.ndarray:
     """Log-probability of each given token after a prompt, by one forward."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        logp = model(to_device(processor.collate([[answered(prompt, tokens)]]), device), ask="write").logp
+    return logp.cpu().numpy()
+
+
+def answered(prompt: Encoded, tokens: Sequence[int]) -> Encoded:
+    """A prompt with the tokens of its answer, which are its targets."""
     count, length = len(tokens), prompt.length
     following = np.arange(prompt.positions.max(initial=-1) + 1, prompt.positions.max(initial=-1) + 1 + count)
-    forced = replace(
+    return replace(
         prompt,
         ids=np.concatenate([prompt.ids, np.asarray(tokens, np.int64)]),
         positions=np.concatenate([prompt.positions, np.broadcast_to(following, (*prompt.positions.shape[:-1], count))], axis=-1),
@@ -164,7 +172,3 @@ def forced(model: Model, processor: Processor, prompt: Encoded, tokens: Sequence
         weights=np.ones(count, np.float32),
         pair_of=np.zeros(count, np.int64),
     )
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        logp = model(to_device(processor.collate([[forced]]), device), ask="write").logp
-    return logp.cpu().numpy()

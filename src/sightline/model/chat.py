@@ -260,8 +260,8 @@ def _system(chat: ChatFormat, roles: Sequence[str]) -> list[str | int]:
     return [chat.system.before, 0, chat.system.after]
 
 
-def template(chat: ChatFormat) -> str:
-    """The same format as a Jinja chat template, for other engines (`chat_template.jinja`). Pictures are written `<image>`."""
+def template(chat: ChatFormat, placeholder: str = "<image>") -> str:
+    """The same format as a Jinja chat template, for other engines (`chat_template.jinja`); `placeholder` is written for a picture."""
     default = "" if chat.default_system is None else _literal(chat.system.before + chat.system.prefix + chat.default_system + chat.system.after)
     system = f"{_literal(chat.system.before)}{{{{ said(messages[0], {chat.system.prefix!r}) }}}}{_literal(chat.system.after)}"
     if chat.system_place == "refused":
@@ -277,12 +277,12 @@ def template(chat: ChatFormat) -> str:
     other = "{% elif not loop.first %}{{ raise_exception('a system turn is the first') }}{% endif %}"
     prompt = f"{{% if add_generation_prompt %}}{_literal(chat.assistant.before)}{{% endif %}}" if chat.assistant.before else ""
     opening = "".join("{% for m in messages %}{{ shown(m) }}{% endfor %}" if step == PICTURES else _literal(str(step)) for step in _opening(chat))
-    return f"{_macros(chat)}{opening}{before}{{% for m in messages %}}{user}{assistant}{other}{{% endfor %}}{prompt}"
+    return f"{_macros(chat, placeholder)}{opening}{before}{{% for m in messages %}}{user}{assistant}{other}{{% endfor %}}{prompt}"
 
 
-def _macros(chat: ChatFormat) -> str:
+def _macros(chat: ChatFormat, placeholder: str) -> str:
     """Jinja macros: `shown` writes the pictures of a message, `said` its items with its role's prefix, apart from pictures that stand before all text."""
-    picture = "<image>" + _literal(chat.picture_after)
+    picture = _literal(placeholder + chat.picture_after)
     shown = f"{{% if m['content'] is not string %}}{{% for p in m['content'] if p['type'] != 'text' %}}{picture}{{% endfor %}}{{% endif %}}"
     parted = "(m['content'] | rejectattr('type', 'equalto', 'text') | list) + (m['content'] | selectattr('type', 'equalto', 'text') | list)"
     order = {"in-place": "m['content']", "turn-start": parted}.get(chat.pictures, "m['content'] | selectattr('type', 'equalto', 'text')")

@@ -126,6 +126,30 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
         from sightline.model.native.native_directory import load_published
 
         return load_published(folder)
+    config = _config_of(folder, head)
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls(), config.reads_padding)
+    side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
+    weightless = without_checkpoints(config)
+    model = Model(weightless)
+    fill(model, read_tensors(folder), str(folder))
+    if model.language_model is not None:
+        model.language_model.prove_logits()
+    return model.eval(), Processor(config, tokenizer, side), _checked_id(folder, model)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The Config of a model directory, or of a published checkpoint, without its weights. Raises Refused as `load` does."""
+    head = hub_layout.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if is_published(head):
+        from sightline.model.native.native_table import format_of
+        from sightline.model.native.native_weights import native_config
+        from sightline.model.native.published_folder import read_published
+
+        return native_config(read_published(folder), format_of(head, str(folder)))
+    return _config_of(folder, head)
+
+
+def _config_of(folder: Path, head: dict[str, Any]) -> ModelConfig:
     if head.get("model_type") != "sightline" or head.get("format") != FORMAT:
         found = f"model_type {head.get('model_type')!r}, format {head.get('format')!r}" if head else "no config.json"
         raise Refused(
@@ -138,7 +162,7 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
             )
         )
     try:
-        config = _understood(head)
+        return _understood(head)
     except (ValidationError, KeyError, TypeError) as error:
         raise Refused(
             Problem(
@@ -149,14 +173,6 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
                 fix="load it with the version that made it",
             )
         ) from None
-    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls(), config.reads_padding)
-    side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
-    weightless = without_checkpoints(config)
-    model = Model(weightless)
-    fill(model, read_tensors(folder), str(folder))
-    if model.language_model is not None:
-        model.language_model.prove_logits()
-    return model.eval(), Processor(config, tokenizer, side), _checked_id(folder, model)
 
 
 def _stated(config: ModelConfig) -> dict[str, Any]:

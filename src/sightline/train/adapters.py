@@ -60,6 +60,13 @@ class Lora(Config):
         return f"{'dora' if self.dora else 'lora'} r={self.rank} alpha={self.alpha:g}{scale}" + (f" on {self.quantize}" if self.quantize else "")
 
 
+def scales(module: nn.Module, lora: Lora) -> dict[str, float]:
+    """Path of every linear layer of a part that takes adapters -> the scale of its own: alpha / r, or alpha / sqrt(r)."""
+    linear = _linear_paths(module)
+    ranks, alphas = (_said(linear, said) for said in (lora.ranks, lora.alphas))
+    return {name: float(alphas.get(name, lora.alpha)) / (ranks.get(name, lora.rank) ** (0.5 if lora.rank_stabilized else 1)) for name in linear}
+
+
 def insert_lora(place: str, module: nn.Module, lora: Lora, blocks: Iterable[nn.Module] | None = None) -> list[Problem]:
     """Put peft LoRA layers into a part in place, only into these blocks where given; returns a problem for each target that no linear layer of the part has.
 
@@ -132,10 +139,7 @@ def _inject(module: nn.Module, lora: Lora, targets: Mapping[str, Sequence[str]])
     from peft import LoraConfig, inject_adapter_in_model
 
     def other(said: Mapping[str, Any]) -> dict[str, Any]:
-        """Path -> what the longest target that names it says."""
-        longest = sorted(said, key=len, reverse=True)
-        named = {name: next((said[pattern] for pattern in longest if _matches(pattern, paths)), None) for name, paths in targets.items()}
-        return {f"^{re.escape(name)}": value for name, value in named.items() if value is not None}
+        return {f"^{re.escape(name)}": value for name, value in _said(targets, said).items()}
 
     # one expression and not a list, whose entries would also match paths that end alike
     config = LoraConfig(
@@ -149,6 +153,13 @@ def _inject(module: nn.Module, lora: Lora, targets: Mapping[str, Sequence[str]])
         target_modules="|".join(map(re.escape, targets)),
     )
     inject_adapter_in_model(config, module)
+
+
+def _said(layers: Mapping[str, Sequence[str]], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Path of a layer -> what the longest target that names it says."""
+    longest = sorted(said, key=len, reverse=True)
+    named = {name: next((said[pattern] for pattern in longest if _matches(pattern, paths)), None) for name, paths in layers.items()}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def merge_lora(module: nn.Module) -> dict[str, Tensor]:

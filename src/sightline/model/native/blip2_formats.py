@@ -32,6 +32,7 @@ class Blip2Format(NativeFormat):
     architecture: ClassVar[str] = "Blip2ForConditionalGeneration"
     processor_class: ClassVar[str] = "Blip2Processor"
     reads_text: ClassVar[bool] = False
+    pictures: ClassVar[tuple[str, ...]] = ("first",)
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Not the class for retrieval, which has no language model and yet a config of one."""
@@ -74,6 +75,22 @@ class Blip2Format(NativeFormat):
         assert config.tiler is not None
         around = {"processor_class": self.processor_class, "num_query_tokens": connector.queries}
         return Written(config=said, preprocessor=settings_of(config.tiler, tower, "BlipImageProcessor"), processor=around)
+
+    def served(self, config: ModelConfig) -> ModelConfig:
+        """Without the Q-Former's text side: comparing, matching and telling are no part of an answer."""
+        found = super().served(config)
+        connector = found.connector
+        if found.text_part == "connector":
+            found = found.model_copy(update={"text_encoder": None})
+        if not isinstance(connector, QueryTransformerConnector) or not connector.text:
+            return found
+        bare = QueryTransformerConnector(config=connector.config, queries=connector.queries, reads_text=connector.reads_text)
+        known = connector.ids if connector.reads_text else {}
+        return found.model_copy(update={"connector": bare.model_copy(update={"config": bare.block(), "ids": known})})
+
+    def placeholder(self, config: ModelConfig) -> str:
+        """None: the processor writes the queries before all text."""
+        return ""
 
     def _published_tower(self) -> str:
         return "blip_2_vision_model"

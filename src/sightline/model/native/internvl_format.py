@@ -14,13 +14,14 @@ from sightline.model.native.native_format import NativeFormat, TokenId, Written,
 from sightline.model.native.picture_settings import aspect_grid, settings_of, statistics
 from sightline.model.native.published_folder import CONFIG, Published
 
-_START, _END, _IMAGE = "<img>", "</img>", "<IMG_CONTEXT>"
+_START, _END, _IMAGE, _VIDEO = "<img>", "</img>", "<IMG_CONTEXT>", "<video>"
 
 
 class InternVlFormat(NativeFormat):
     """model_type internvl: InternViT, space-to-depth with a perceptron, a causal language model."""
 
     name = "internvl"
+    named = {"start_image_token": _START, "end_image_token": _END, "context_image_token": _IMAGE, "video_token": _VIDEO}
 
     def chat(self, published: Published) -> str:
         """ChatML, or InternLM2's."""
@@ -78,6 +79,10 @@ class InternVlFormat(NativeFormat):
         }
         around = {"processor_class": "InternVLProcessor", "image_seq_length": tokens}
         return Written(config=said, preprocessor=settings_of(tiler, tower, "GotOcr2ImageProcessor"), processor=around)
+
+    def picture_token(self, config: ModelConfig) -> str:
+        """Its own; the processor writes start and end around them."""
+        return _IMAGE
 
     def rules(self, config: ModelConfig) -> list[Rule]:
         """As saved, and as the class holds it in memory."""

@@ -105,7 +105,7 @@ class LlavaFormat(NativeFormat):
         tower: Any = config.encoders[0]
         language, connector = cast(Any, config.language_model), cast(Any, config.connector)
         rows = config.layout if isinstance(config.layout, RowsLayout) else None
-        image = _ROW_IMAGE if rows else _IMAGE
+        image = self.picture_token(config)
         strategy = "default" if tower.tokens == "patches" and not rows else "full"
         layer = list(tower.layer) if isinstance(tower.layer, tuple) else tower.layer
         block = whole_block(tower)
@@ -121,13 +121,15 @@ class LlavaFormat(NativeFormat):
             "vision_feature_select_strategy": strategy,
             "tie_word_embeddings": whole_block(language)["tie_word_embeddings"],
         }
-        assert config.tiler is not None
+        tiler: Any = config.tiler
+        if not rows:
+            said["image_seq_length"] = tower.grid(tiler.size, tiler.size).count
         around = {"processor_class": self.processor_class, "patch_size": block["patch_size"], "image_token": image, "vision_feature_select_strategy": strategy}
         if rows:
             around |= {"processor_class": "PixtralProcessor", "image_break_token": rows.row_end, "image_end_token": rows.end}
         elif block["model_type"] == _TOWERS[0]:
             around |= {"num_additional_image_tokens": 1}
-        pictures = settings_of(config.tiler, tower, "PixtralImageProcessor" if rows else self._processor(config.tiler))
+        pictures = settings_of(tiler, tower, "PixtralImageProcessor" if rows else self._processor(tiler))
         return Written(config=said, preprocessor=pictures, processor=around)
 
     def _processor(self, tiler: Tiler) -> str:
@@ -137,10 +139,17 @@ class LlavaFormat(NativeFormat):
         own = {"encoders": ("transformers", "pixtral"), "tiler": ("whole", "max-side"), "layout": ("flat", "rows")}
         refuse_kinds(config, self.name, connector=("mlp",), language_model=("transformers",), **own)
 
+    def picture_token(self, config: ModelConfig) -> str:
+        """By layout."""
+        return _ROW_IMAGE if isinstance(config.layout, RowsLayout) else _IMAGE
+
     def rules(self, config: ModelConfig) -> list[Rule]:
-        """Spellings: as saved today, as the class holds it in memory, and with the tower's inner name of older checkpoints."""
-        tower = config.encoders[0].path + ".tower.*"
-        towers = ("vision_tower.*", "model.vision_tower.*", "vision_tower.vision_model.*", "model.vision_tower.vision_model.*")
+        """Spellings of CLIP's and SigLIP's towers: with the inner name that older checkpoints have and serving engines ask for, then as saved today."""
+        encoder: Any = config.encoders[0]
+        tower = encoder.path + ".tower.*"
+        inner = ("vision_tower.vision_model.*", "model.vision_tower.vision_model.*")
+        outer = ("vision_tower.*", "model.vision_tower.*")
+        towers = (*outer, *inner) if encoder.kind == "pixtral" else (*inner, *outer)
         linear = [
             rename(f"connector.layers.{ours}.*", f"multi_modal_projector.linear_{theirs}.*", f"model.multi_modal_projector.linear_{theirs}.*")
             for ours, theirs in ((0, 1), (2, 2))

@@ -77,6 +77,18 @@ class MllamaFormat(NativeFormat):
         assert config.tiler is not None
         return Written(config=said, preprocessor=settings_of(config.tiler, tower, "MllamaImageProcessor"), processor={"processor_class": "MllamaProcessor"})
 
+    def served(self, config: ModelConfig) -> ModelConfig:
+        """Gated blocks by the numbers of their layers, as the settings count them."""
+        found = super().served(config)
+        if not isinstance(found.fusion, GatedCrossAttention) or found.language_model is None:
+            return found
+        before = found.fusion.before(found.language_model.block()["num_hidden_layers"])
+        return found.model_copy(update={"fusion": found.fusion.model_copy(update={"layers": before, "every": None})})
+
+    def picture_token(self, config: ModelConfig) -> str:
+        """One token, whatever a picture costs."""
+        return _IMAGE
+
     def rules(self, config: ModelConfig) -> list[Rule]:
         """One rule for each layer, whose number depends on the gated blocks before it; spellings as saved, and as the class holds it in memory."""
         text = cast(Any, config.language_model).block()

@@ -168,10 +168,11 @@ def export(model_dir: Path, out: Path, format_name: str | None = None) -> list[s
     remembered = read_record(model_dir)
     chosen = _chosen(remembered, format_name)
     record = remembered if remembered and remembered.format is chosen else None
-    tokens = _Tokens(processor.tokenizer)
+    tokens = Tokens(processor.tokenizer)
     written = chosen.write(config, tokens.id)
     tokens.refuse_too_many(config, str(model_dir))
-    _refuse_unsaid(chosen, config, written, model_dir)
+    if problems := unsaid(chosen, config, written, model_dir):
+        raise Refused(problems)
     needs = wanted(blank(config))
     tensors = everything(needs, directory.read_tensors(model_dir))
     place = str(model_dir)
@@ -217,11 +218,11 @@ def _moves(chosen: NativeFormat, config: ModelConfig, record: Record | None, nam
     return moves_out(rules, names, place)
 
 
-def _refuse_unsaid(chosen: NativeFormat, config: ModelConfig, written: Written, folder: Path) -> None:
-    """Refused with every field that reads differently once it was written."""
+def unsaid(chosen: NativeFormat, config: ModelConfig, written: Written, folder: Path) -> list[Problem]:
+    """Every field that reads differently once it was written."""
     again = chosen.read(Published(folder=folder, said=written.config, preprocessor=written.preprocessor, processor=written.processor))
     ours, theirs = (_comparable(one) for one in (config, again))
-    problems = [
+    return [
         Problem(
             code="model/native-cannot-say",
             place=f"model.{path}",
@@ -232,8 +233,6 @@ def _refuse_unsaid(chosen: NativeFormat, config: ModelConfig, written: Written, 
         for path in sorted(ours.keys() | theirs.keys())
         if ours.get(path) != theirs.get(path)
     ]
-    if problems:
-        raise Refused(problems)
 
 
 def _comparable(config: ModelConfig) -> dict[str, Any]:
@@ -261,7 +260,7 @@ def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
 # settings and tokenizer
 
 
-class _Tokens:
+class Tokens:
     """Ids of tokens by name; one that the tokenizer lacks gets the next free id, and is added when the tokenizer is written."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -290,7 +289,7 @@ class _Tokens:
             )
 
 
-def _write_tokenizer(folder: Path, model_dir: Path, processor: Processor, record: Record | None, tokens: _Tokens) -> None:
+def _write_tokenizer(folder: Path, model_dir: Path, processor: Processor, record: Record | None, tokens: Tokens) -> None:
     """The files that the checkpoint came with, while they are still true; else those of the model directory."""
     own = record.published.folder if record else model_dir
     for path in small_files(own):
@@ -313,7 +312,7 @@ def _write_tokenizer(folder: Path, model_dir: Path, processor: Processor, record
         processor.side.save(folder / record.format.side)
 
 
-def _write_settings(folder: Path, written: Written, record: Record | None, tokens: _Tokens, dtypes: Mapping[str, str]) -> None:
+def _write_settings(folder: Path, written: Written, record: Record | None, tokens: Tokens, dtypes: Mapping[str, str]) -> None:
     """Settings as they were, while they still mean the same; where not, what the model says over what they said, so that keys of others stay."""
     if record is None:
         [*held] = dict.fromkeys(dtypes.values())

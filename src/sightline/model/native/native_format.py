@@ -38,6 +38,10 @@ class NativeFormat:
     """Published names under which some checkpoints hold a tensor once more -> the name of that tensor."""
     side: ClassVar[str] = ""
     """Folder of a second tokenizer, which belongs to side texts."""
+    named: ClassVar[Mapping[str, str]] = {}
+    """Names under which the published processor asks its tokenizer for tokens -> the tokens."""
+    pictures: ClassVar[tuple[str, ...]] = ("in-place", "turn-start", "before-all", "first")
+    """Where pictures may stand in a prompt that the published processor makes, as chat formats say it."""
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Whether a config.json is of this format."""
@@ -66,6 +70,18 @@ class NativeFormat:
     def tokens(self, config: ModelConfig) -> dict[str, int]:
         """Ids of control tokens that the published tokenizer may lack, because its class adds them when it is used."""
         return {}
+
+    def served(self, config: ModelConfig) -> ModelConfig:
+        """The model as this form serves it: without what answers do not pass through. A codec is text by then: who asks writes regions as it does, and reads them so."""
+        return config.model_copy(update={"codec": None}) if config.codec is not None and not config.codec.marks else config
+
+    def picture_token(self, config: ModelConfig) -> str:
+        """The token that stands for an entry of a picture."""
+        return "<image>"
+
+    def placeholder(self, config: ModelConfig) -> str:
+        """What a chat template writes for a picture; the published processor makes tokens of it."""
+        return self.picture_token(config)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class Qwen2VlFormat(NativeFormat):
     """model_type qwen2_vl: rotary tower, merger, Qwen2 with positions on a grid."""
 
     name = "qwen2_vl"
+    named = {"image_token": _IMAGE, "video_token": _VIDEO}
 
     def chat(self, published: Published) -> str:
         """ChatML."""
@@ -64,6 +65,14 @@ class Qwen2VlFormat(NativeFormat):
         cells = {"patch_size": block["patch_size"], "merge_size": connector.merge, "temporal_patch_size": block["temporal_patch_size"]}
         pictures = settings_of(config.tiler, tower, "Qwen2VLImageProcessor") | cells
         return Written(config=said, preprocessor=pictures, processor={"processor_class": "Qwen2VLProcessor"})
+
+    def picture_token(self, config: ModelConfig) -> str:
+        """Its own."""
+        return _IMAGE
+
+    def placeholder(self, config: ModelConfig) -> str:
+        """Between its start and its end: the processor replaces the token in the middle."""
+        return f"{_START}{_IMAGE}{_END}"
 
     def rules(self, config: ModelConfig) -> list[Rule]:
         """As saved, and as the class holds it in memory."""

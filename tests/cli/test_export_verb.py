@@ -1,0 +1,43 @@
+"""`sightline export` on the command line: written, checked, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import native_models
+import pytest
+
+from sightline.cli.main import main
+
+
+def test_it_writes_and_tells_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    native_models.published(native_models.CASES["llava"], tmp_path / "published")
+    assert main(["export", str(tmp_path / "published"), str(tmp_path / "out")]) == 1
+    assert "fix:     sightline checkpoint read" in capsys.readouterr().err
+    assert main(["checkpoint", "read", str(tmp_path / "published"), str(tmp_path / "model")]) == 0
+    assert main(["export", str(tmp_path / "model"), "--check", "--to", "llava"]) == 0
+    assert main(["export", str(tmp_path / "model"), "--check", "--to", "mllama", "--json"]) == 1
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to", "llava"]) == 0
+    told = capsys.readouterr().out
+    assert "through the stock processor" in told
+    assert "0 tensors" in told
+
+
+def test_a_recipe_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "llava-1.5", "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("  llava")] == [["llava", "yes"], ["llava-next", "no"]]
+    assert main(["export", "points", "--check", "--json"]) == 1
+    [model] = json.loads(capsys.readouterr().out).values()
+    assert model["target"] is None
+    assert all(model["targets"].values())
+    assert [one["engine"] for one in model["takings"]][:3] == ["transformers", "transformers serve", "vLLM"]
+
+
+def test_a_command_that_says_too_little_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path)]) == 2
+    assert main(["export", str(tmp_path), str(tmp_path / "out"), "--with-base"]) == 2
+    assert main(["export", "llava-1.5", "--check", "--to", "nothing"]) == 2
+    assert "usage/target" in capsys.readouterr().err
