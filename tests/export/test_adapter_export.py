@@ -63,7 +63,7 @@ def test_ranks_and_scales_become_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_model_beside_is_written_when_it_is_asked_for(tmp_path: Path) -> None:
-    before, after = adapted(tmp_path, Lora(rank=2, alpha=4))
+    _, after = adapted(tmp_path, Lora(rank=2, alpha=4))
     export_adapters(after, tmp_path / "out", with_base=True)
     own, published = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out" / "base", tmp_path / "published"))
     name = "language_model.model.layers.0.self_attn.q_proj.weight"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sightline.export.engines import ENGINES, engines
+from sightline.export.engines import TAKEN as LINES
 from sightline.export.exporters import EXPORTERS
-from sightline.model.assembly import TokenizerConfig
+from sightline.model.assembly import ModelConfig, TokenizerConfig
 from sightline.plan import plan, resolved
 from sightline.recipe import load
 
@@ -21,10 +22,16 @@ TAKEN = {
 """Recipe -> who answers with it."""
 
 
+def config_of(name: str) -> ModelConfig:
+    """The last model of a shipped recipe."""
+    recipe = load(name).recipe
+    last = recipe.model_of(recipe.stages[-1])
+    return resolved(recipe, last, recipe.all_models()[last])
+
+
 @pytest.mark.parametrize("name", TAKEN)
 def test_each_engine_says_yes_or_why_not(name: str) -> None:
-    recipe = load(name).recipe
-    found = engines(resolved(recipe, "model", recipe.all_models()["model"]))
+    found = engines(config_of(name))
     assert [one.engine for one in found.takings] == list(ENGINES)
     assert {one.engine for one in found.takings if one.takes} == TAKEN[name]
     assert all(one.how for one in found.takings)
@@ -32,24 +39,20 @@ def test_each_engine_says_yes_or_why_not(name: str) -> None:
 
 
 def test_what_no_target_takes_says_what_is_missing() -> None:
-    recipe = load("points").recipe
-    found = engines(resolved(recipe, "model", recipe.all_models()["model"]))
+    found = engines(config_of("points"))
     assert all("no target takes it; " in one.how and "model.encoders: " in one.how for one in found.takings)
 
 
 def test_a_tokenizer_of_ones_own_keeps_the_converter_away() -> None:
-    recipe = load("qwen2-vl").recipe
-    config = resolved(recipe, "model", recipe.all_models()["model"]).model_copy(update={"tokenizer": TokenizerConfig(train_on=("pairs",))})
+    config = config_of("qwen2-vl").model_copy(update={"tokenizer": TokenizerConfig(train_on=("pairs",))})
     [converter] = [one for one in engines(config).takings if one.engine == "llama.cpp"]
     assert not converter.takes
     assert "trained by the recipe" in converter.how
 
 
 def test_every_target_has_a_line_for_every_engine() -> None:
-    from sightline.export.engines import TAKEN as table
-
-    assert table.keys() == EXPORTERS.keys()
-    assert all(tuple(lines) == ENGINES for lines in table.values())
+    assert LINES.keys() == EXPORTERS.keys()
+    assert all(tuple(lines) == ENGINES for lines in LINES.values())
 
 
 def test_plan_shows_a_line_for_each() -> None:

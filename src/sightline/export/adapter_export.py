@@ -27,6 +27,8 @@ from sightline.train.adapters import Lora, scales
 
 ADAPTER = "adapter"
 """Folder of a model directory that a stage with adapters leaves."""
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What --max-lora-rank may be in vLLM 0.32."""
 _A, _B, _LENGTH = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector.weight"
 
 
@@ -158,9 +160,12 @@ def write_peft(out: Path, layers: list[Layer], names: Mapping[str, str], base: s
 def for_vllm(layers: list[Layer]) -> dict[str, object]:
     """Whether vLLM serves these adapters, and how, or why not."""
     others = sorted({layer.part for layer in layers} - {"language_model"})
+    rank = max(len(layer.a) for layer in layers)
+    room = next((most for most in _VLLM_RANKS if most >= rank), None)
     if any(layer.length is not None for layer in layers):
         return {"takes": False, "how": "vLLM has no DoRA"}
     if others:
-        return {"takes": False, "how": f"adapters of {', '.join(others)}: vLLM adapts the language model unless it is told otherwise"}
-    rank = max(len(layer.a) for layer in layers)
-    return {"takes": True, "how": f"vllm serve BASE --enable-lora --max-lora-rank {max(8, 1 << (rank - 1).bit_length())} --lora-modules NAME=OUT"}
+        return {"takes": False, "how": f"adapters of {', '.join(others)}: their layers have other names there than in transformers"}
+    if room is None:
+        return {"takes": False, "how": f"rank {rank}: at most {_VLLM_RANKS[-1]}"}
+    return {"takes": True, "how": f"vllm serve BASE --enable-lora --max-lora-rank {room} --lora-modules NAME=OUT"}

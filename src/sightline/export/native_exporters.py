@@ -47,12 +47,11 @@ class NativeExporter:
 
     def check(self, config: ModelConfig) -> list[Problem]:
         """Parts of other kinds, fields that the published settings cannot say, pictures at another place."""
-        own = config.encoders[0].path if config.encoders else "encoders"
-        kind = str(getattr(config.encoders[0], "kind", "absent")) if config.encoders else "absent"
-        if self.encoders and kind not in self.encoders:
-            allowed, fix = ", ".join(self.encoders), f"choose another target than {self.target}"
-            return [Problem(code="export/encoder", place=f"model.{own}", found=kind, allowed=allowed, fix=fix)]
-        return form(self.format, config, AnyTokens(), f"export --to {self.target}").problems
+        problems = form(self.format, config, AnyTokens(), f"export --to {self.target}").problems
+        if not self.encoders or len(config.encoders) != 1 or (kind := str(getattr(config.encoders[0], "kind", None))) in self.encoders:
+            return problems
+        allowed, fix = ", ".join(self.encoders), f"choose another target than {self.target}"
+        return [Problem(code="export/encoder", place=f"model.{config.encoders[0].path}", found=kind, allowed=allowed, fix=fix), *problems]
 
     def write(self, model_dir: Path, out: Path) -> None:
         """Settings, tokenizer, template and weights; what is left out goes into export.json."""
@@ -61,9 +60,10 @@ class NativeExporter:
 
     def prove(self, model_dir: Path, out: Path) -> Proof:
         """By the golden requests that ask for answers."""
-        return prove_writer(model_dir, out, self._stock())
+        return prove_writer(model_dir, out, self.stock())
 
-    def _stock(self) -> Stock:
+    def stock(self) -> Stock:
+        """Who opens it."""
         return Stock(target=self.target, auto=self.auto, format=self.format, processor=self.processor)
 
 
@@ -120,7 +120,7 @@ class _Towers(NativeExporter):
 
     def prove(self, model_dir: Path, out: Path) -> Proof:
         """By the vectors of golden pairs."""
-        return prove_towers(model_dir, out, self._stock())
+        return prove_towers(model_dir, out, self.stock())
 
 
 class Clip(_Towers):

@@ -73,7 +73,7 @@ def prove_writer(model_dir: Path, out: Path, stock: Stock) -> Proof:
     model, processor, _ = directory.load(model_dir)
     image = _picture_id(out, stock, processor)
     with TemporaryDirectory() as folder:
-        asked = [_written(model, processor, row, sample, image, stock, Path(folder) / str(number)) for number, row, sample in _rows(model_dir, "write")]
+        asked = [ours(model, processor, row, sample, image, stock, Path(folder) / str(number)) for number, row, sample in golden_of(model_dir, "write")]
         del model  # the other process needs the memory
         job = {"image": image, "placeholder": stock.format.placeholder(processor.config)}
         said, theirs = run_stock(Path(folder), out, stock, "write", asked, job)
@@ -101,7 +101,7 @@ def prove_towers(model_dir: Path, out: Path, stock: Stock) -> Proof:
     padding = {"padding": "max_length", "max_length": part.max_tokens} if getattr(part, "padded", False) else {"max_length": part.max_tokens}
     with TemporaryDirectory() as folder:
         asked = []
-        for number, row, sample in _rows(model_dir, "embed"):
+        for number, row, sample in golden_of(model_dir, "embed"):
             request = {"pictures": _pictures(sample, Path(folder) / str(number)), "text": row["text"], "padding": padding}
             ids = processor.side_texts([row["text"]], [0]).ids[0].tolist()
             found = {"picture": torch.tensor(row["picture_vector"]), "text": torch.tensor(row["text_vector"])}
@@ -116,7 +116,7 @@ def prove_towers(model_dir: Path, out: Path, stock: Stock) -> Proof:
     return Proof(target=stock.target, difference=difference, golden=golden, through=said["through"], software=said["software"])
 
 
-def _rows(model_dir: Path, ask: str) -> Iterator[tuple[int, dict[str, Any], Sample]]:
+def golden_of(model_dir: Path, ask: str) -> Iterator[tuple[int, dict[str, Any], Sample]]:
     """Golden requests of one sort. Refused where there are none: nothing could be proved."""
     file = model_dir / "golden" / "requests.jsonl"
     found = [(row, sample) for row, sample in golden_rows(model_dir) if row["ask"] == ask] if file.is_file() else []
@@ -131,7 +131,7 @@ def _rows(model_dir: Path, ask: str) -> Iterator[tuple[int, dict[str, Any], Samp
 
 
 @torch.no_grad()
-def _written(model: Model, processor: Processor, row: dict[str, Any], sample: Sample, image: int, stock: Stock, folder: Path) -> Asked:
+def ours(model: Model, processor: Processor, row: dict[str, Any], sample: Sample, image: int, stock: Stock, folder: Path) -> Asked:
     prompt = processor.encode(sample, answer=False)
     batch = processor.collate([[answered(prompt, row["tokens"])]])
     logits = model.language_model.logits(model.rows(batch)).float()
@@ -265,13 +265,13 @@ def _ids_apart(asked: Sequence[Asked], said: dict[str, Any], processor: Processo
         if one.ids == other["ids"]:
             continue
         at = next((place for place, pair in enumerate(zip(one.ids, other["ids"])) if pair[0] != pair[1]), min(len(one.ids), len(other["ids"])))
-        ours, theirs = (processor.tokenizer.decode(ids[max(0, at - 4) : at + 8], controls=True) for ids in (one.ids, other["ids"]))
+        here, there = (processor.tokenizer.decode(ids[max(0, at - 4) : at + 8], controls=True) for ids in (one.ids, other["ids"]))
         problems.append(
             Problem(
                 code="export/prompt-differs",
                 place=f"{out}, golden request {number}, token {at}",
-                found=f"{len(other['ids'])} tokens, there {theirs!r}",
-                allowed=f"{len(one.ids)} tokens, there {ours!r}: the prompt that the model was trained with",
+                found=f"{len(other['ids'])} tokens, there {there!r}",
+                allowed=f"{len(one.ids)} tokens, there {here!r}: the prompt that the model was trained with",
                 fix="choose a target whose processor makes this prompt",
             )
         )
@@ -279,13 +279,13 @@ def _ids_apart(asked: Sequence[Asked], said: dict[str, Any], processor: Processo
 
 
 def _apart(asked: Sequence[Asked], theirs: dict[str, Tensor], name: str) -> tuple[float, float]:
-    """Largest |difference| over all requests, and largest |number| of ours. Rows of tokens that only the export has are not compared."""
+    """Largest |difference| over all requests, and largest |number| of ours. Columns of tokens that only the export has are not compared."""
     difference = largest = 0.0
     for number, one in enumerate(asked):
-        ours, other = one.found[name], theirs[f"{number}.{name}"]
-        rows = min(len(ours), len(other))
-        ours, other = ours[:rows], other[:rows, ..., : ours.shape[-1]]
-        difference, largest = max(difference, float((ours - other).abs().max())), max(largest, float(ours.abs().max()))
+        own, other = one.found[name], theirs[f"{number}.{name}"]
+        shape = tuple(map(min, own.shape, other.shape))
+        own, other = (tensor[tuple(map(slice, shape))] for tensor in (own, other))
+        difference, largest = max(difference, float((own - other).abs().max())), max(largest, float(own.abs().max()))
     return difference, largest
 
 

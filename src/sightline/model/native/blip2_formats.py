@@ -61,7 +61,7 @@ class Blip2Format(NativeFormat):
     def write(self, config: ModelConfig, token: TokenId) -> Written:
         """Three configs and the number of queries."""
         own = {"encoders": ("transformers",), "tiler": ("whole",), "connector": ("q-former",), "fusion": ("sequence", "encoder-decoder")}
-        refuse_kinds(config, self.name, language_model=("transformers", "encoder-decoder"), **own)
+        refuse_kinds(config, self.name, ("blip_2_vision_model",), language_model=("transformers", "encoder-decoder"), **own)
         tower, language, connector = (cast(Any, part) for part in (config.encoders[0], config.language_model, config.connector))
         said = {
             "model_type": self.name,
@@ -80,8 +80,6 @@ class Blip2Format(NativeFormat):
         """Without the Q-Former's text side: comparing, matching and telling are no part of an answer."""
         found = super().served(config)
         connector = found.connector
-        if found.text_part == "connector":
-            found = found.model_copy(update={"text_encoder": None})
         if not isinstance(connector, QueryTransformerConnector) or not connector.text:
             return found
         bare = QueryTransformerConnector(config=connector.config, queries=connector.queries, reads_text=connector.reads_text)

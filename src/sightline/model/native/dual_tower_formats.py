@@ -49,7 +49,7 @@ class ClipFormat(NativeFormat):
 
     def write(self, config: ModelConfig, token: TokenId) -> Written:
         """Both towers' configs repeat the width of the joint space."""
-        refuse_kinds(config, self.name, encoders=("transformers",), tiler=("whole",), text_encoder=("transformers",))
+        refuse_kinds(config, self.name, ("clip_vision_model",), encoders=("transformers",), tiler=("whole",), text_encoder=("transformers",))
         tower, text = (cast(Any, part) for part in (config.encoders[0], config.text_encoder))
         said = {
             "model_type": self.name,
@@ -113,7 +113,7 @@ class SiglipFormat(NativeFormat):
 
     def write(self, config: ModelConfig, token: TokenId) -> Written:
         """The pooling head is as wide as the tower's layers: other sizes are refused when the settings are read again."""
-        refuse_kinds(config, self.name, encoders=("transformers",), tiler=("whole",), text_encoder=("transformers",))
+        refuse_kinds(config, self.name, ("siglip_vision_model",), encoders=("transformers",), tiler=("whole",), text_encoder=("transformers",))
         tower, text = (cast(Any, part) for part in (config.encoders[0], config.text_encoder))
         said = {
             "model_type": self.name,

@@ -63,7 +63,7 @@ class Idefics2Format(NativeFormat):
     def write(self, config: ModelConfig, token: TokenId) -> Written:
         """The perceptron before the perceiver is as wide inside as the language model's own: another width is refused when the settings are read again."""
         own = {"encoders": ("transformers",), "tiler": ("quad-split",), "connector": ("perceiver",), "layout": ("wrapped",)}
-        refuse_kinds(config, self.name, language_model=("transformers",), **own)
+        refuse_kinds(config, self.name, ("idefics2_vision",), language_model=("transformers",), **own)
         tower, language, connector = (cast(Any, part) for part in (config.encoders[0], config.language_model, config.connector))
         text = whole_block(language)
         perceiver = {

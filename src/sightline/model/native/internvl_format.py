@@ -59,7 +59,7 @@ class InternVlFormat(NativeFormat):
     def write(self, config: ModelConfig, token: TokenId) -> Written:
         """With the number of tokens of a tile."""
         own = {"encoders": ("transformers",), "tiler": ("internvl", "whole"), "connector": ("mlp",), "language_model": ("transformers",)}
-        refuse_kinds(config, self.name, **own)
+        refuse_kinds(config, self.name, ("internvl_vision",), **own)
         tower, language, connector = (cast(Any, part) for part in (config.encoders[0], config.language_model, config.connector))
         tiler: Any = config.tiler
         text = whole_block(language)

@@ -106,7 +106,7 @@ class LlavaFormat(NativeFormat):
         language, connector = cast(Any, config.language_model), cast(Any, config.connector)
         rows = config.layout if isinstance(config.layout, RowsLayout) else None
         image = self.picture_token(config)
-        strategy = "default" if tower.tokens == "patches" and not rows else "full"
+        strategy = "default" if tower.tokens == "patches" else "full"
         layer = list(tower.layer) if isinstance(tower.layer, tuple) else tower.layer
         block = whole_block(tower)
         said = {
@@ -137,7 +137,16 @@ class LlavaFormat(NativeFormat):
 
     def _refuse_parts(self, config: ModelConfig) -> None:
         own = {"encoders": ("transformers", "pixtral"), "tiler": ("whole", "max-side"), "layout": ("flat", "rows")}
-        refuse_kinds(config, self.name, connector=("mlp",), language_model=("transformers",), **own)
+        refuse_kinds(config, self.name, _TOWERS[:2], connector=("mlp",), language_model=("transformers",), **own)
+
+    def served(self, config: ModelConfig) -> ModelConfig:
+        """Towers without a class token give all their tokens, as the settings say it of them."""
+        found = super().served(config)
+        towers: list[Any] = list(found.encoders)
+        bare = [tower.kind in ("transformers", "pixtral") and tower.block()["model_type"] in _TOWERS[1:] for tower in towers]
+        return found.model_copy(
+            update={"encoders": [tower.model_copy(update={"tokens": "all"}) if alone else tower for tower, alone in zip(towers, bare, strict=True)]}
+        )
 
     def picture_token(self, config: ModelConfig) -> str:
         """By layout."""
@@ -182,7 +191,7 @@ class LlavaNextFormat(LlavaFormat):
 
     def _refuse_parts(self, config: ModelConfig) -> None:
         own = {"encoders": ("transformers",), "tiler": ("llava-next",), "layout": ("merged",)}
-        refuse_kinds(config, self.name, connector=("mlp",), language_model=("transformers",), **own)
+        refuse_kinds(config, self.name, _TOWERS[:2], connector=("mlp",), language_model=("transformers",), **own)
 
     def rules(self, config: ModelConfig) -> list[Rule]:
         """With the vector."""

@@ -34,6 +34,7 @@ class MllamaFormat(NativeFormat):
         said, seen = published.config, statistics(published)
         text, vision = dict(said["text_config"]), said["vision_config"]
         crossing = text.pop("cross_attention_layers")
+        text.pop("dropout", None)  # of its own class; nothing reads it
         own = text["num_hidden_layers"] - len(crossing)
         before = tuple(layer - number for number, layer in enumerate(sorted(crossing)))
         if not before or before[-1] >= own:

@@ -10,6 +10,7 @@ from sightline.errors import Problem, Refused
 from sightline.model.assembly import ModelConfig
 from sightline.model.chat import CHAT_FORMATS, ChatFormat
 from sightline.model.chat_templates import read_template
+from sightline.model.encoders import EncoderConfig
 from sightline.model.language import LanguageModelConfig
 from sightline.model.native.key_rules import Rule, rename
 from sightline.model.native.published_folder import Published, canonical
@@ -73,7 +74,10 @@ class NativeFormat:
 
     def served(self, config: ModelConfig) -> ModelConfig:
         """The model as this form serves it: without what answers do not pass through. A codec is text by then: who asks writes regions as it does, and reads them so."""
-        return config.model_copy(update={"codec": None}) if config.codec is not None and not config.codec.marks else config
+        if config.language_model is None:
+            return config
+        codec = config.codec if config.codec is not None and config.codec.marks else None
+        return config.model_copy(update={"codec": codec, "text_encoder": None})
 
     def picture_token(self, config: ModelConfig) -> str:
         """The token that stands for an entry of a picture."""
@@ -149,8 +153,11 @@ def language_rules(model: tuple[str, ...], head: tuple[str, ...]) -> list[Rule]:
     ]
 
 
-def refuse_kinds(config: ModelConfig, format_name: str, **allowed: Iterable[str]) -> None:
-    """Raises Refused (model/native-parts) with every part whose kind the format does not have. Parts that are not named must be absent; one encoder is allowed."""
+def refuse_kinds(config: ModelConfig, format_name: str, towers: Iterable[str] = (), **allowed: Iterable[str]) -> None:
+    """Raises Refused (model/native-parts) with every part whose kind the format does not have. Parts that are not named must be absent; one encoder is allowed.
+
+    `towers`: model types of an encoder of kind `transformers`.
+    """
     parts = {name: getattr(config, name) for name in type(config).model_fields}
     kinds = {name: getattr(part, "kind", None) for name, part in parts.items() if name != "encoders"}
     kinds["encoders"] = ", ".join(str(getattr(encoder, "kind", None)) for encoder in config.encoders) or None
@@ -165,6 +172,17 @@ def refuse_kinds(config: ModelConfig, format_name: str, **allowed: Iterable[str]
         )
         for name, kind in kinds.items()
         if kind not in (own.get(name) or (None,))
+    ]
+    problems += [
+        Problem(
+            code="model/native-parts",
+            place=f"model.{encoder.path}.config.model_type",
+            found=str(known),
+            allowed=" or ".join(towers),
+            fix=f"choose another native format than {format_name}, or keep the Sightline model directory",
+        )
+        for encoder in config.encoders
+        if towers and isinstance(encoder, EncoderConfig) and (known := encoder.block()["model_type"]) not in towers
     ]
     if problems:
         raise Refused(problems)
