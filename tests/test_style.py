@@ -108,7 +108,7 @@ def undocumented_fields(texts: dict[str, str]) -> Iterator[str]:
 
 def texts_of(repository: Path) -> dict[str, str]:
     """Every text file that the project ships, by its path."""
-    folders = ("src", "tests", "tools", "recipes", "docs", "benchmarks")
+    folders = ("src", "tests", "tools", "recipes", "docs", "benchmarks", "deploy")
     files = [
         path for folder in folders for path in (repository / folder).rglob("*") if path.is_file() and path.suffix in TEXTS and "__pycache__" not in path.parts
     ]
