@@ -26,6 +26,7 @@ from sightline.serve.meters import Meters
 from sightline.serve.server import PatientProtocol
 from sightline.serve.serving_engine import Engine, EngineLimits
 from sightline.serve.settings import MediaLimits, ServerSettings
+from sightline.serve.shadow_traffic import shadowed
 from sightline.serve.vectors import Vectors
 
 PATIENCE = 120.0
@@ -94,7 +95,9 @@ def running(
     vectors = Vectors(ModelAnswerer(model, processor, "w"), pictures) if "embed" in model.abilities else None
     served = Served(settings=settings, processor=processor, weights="w", meters=meters, media=pictures, engine=writer, vectors=vectors, folder=folder)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(served), http=PatientProtocol, ws="none", log_level="error", lifespan="off", h11_max_incomplete_event_size=32 << 10)
+    config = uvicorn.Config(
+        shadowed(make_app(served), settings, meters), http=PatientProtocol, ws="none", log_level="error", lifespan="off", h11_max_incomplete_event_size=32 << 10
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

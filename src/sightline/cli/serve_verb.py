@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sightline.cli.serve_scaling import add_canary, add_scaling, canary_of, scaling_of
 from sightline.errors import Problem, Refused
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def serve(parser: ArgumentParser) -> None:
     parser.add_argument("--request-timeout", type=float, default=300.0, metavar="S", help="seconds for an answer (default: 300)")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish answers after SIGTERM (default: 30)")
     parser.add_argument("--no-verify", action="store_true", help="do not check first that the model answers as it did when it was made")
+    add_scaling(parser)
+    add_canary(parser)
     parser.set_defaults(action=_serve)
 
 
@@ -49,7 +52,13 @@ def _serve(arguments: Namespace) -> int:
     from sightline.progress import say
     from sightline.serve import server
 
-    served = server.load(arguments.run, _settings(arguments, keys), check=not arguments.no_verify)
+    settings, scaling = _settings(arguments, keys), scaling_of(arguments)
+    if scaling is not None:
+        from sightline.serve import ray_serving
+
+        ray_serving.serve(arguments.run, settings, scaling, arguments.host, arguments.port, check=not arguments.no_verify, address=arguments.ray_address)
+        return 0
+    served = server.load(arguments.run, settings, check=not arguments.no_verify)
     name = served.settings.served_model_name[0]
     say(f"serving {name} (weights {served.weights[:12]}) at http://{arguments.host}:{arguments.port}/ (the API under /v1); stop it with Ctrl-C")
     server.serve(served, arguments.host, arguments.port)
@@ -83,6 +92,7 @@ def _settings(arguments: Namespace, keys: tuple[str, ...]) -> ServerSettings:
         drain_timeout=arguments.drain_timeout,
         engine=engine,
         media=MediaLimits(allowed_media_domains=tuple(arguments.allowed_media_domains), images_per_prompt=arguments.limit_images_per_prompt),
+        canary=canary_of(arguments),
     )
 
 

@@ -76,7 +76,7 @@ class Ray:
 
         ours = not ray.is_initialized()
         if ours:
-            _connect(ray, self.address, self.workers)
+            connect(ray, self.address, self.workers)
         try:
             shared = ray.put(function)
             call = ray.remote(num_cpus=1, num_gpus=self.devices)(_call)
@@ -116,7 +116,8 @@ def _call(function: Callable[[Any], Any], task: Any) -> Any:
     return function(task)
 
 
-def _connect(ray: Any, address: str | None, workers: int) -> None:
+def connect(ray: Any, address: str | None, workers: int) -> None:
+    """Join the Ray cluster of an address, or start one on this machine with so many CPUs. Refused when it is not there."""
     size = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
     try:
         _knock(address)

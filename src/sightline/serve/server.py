@@ -20,6 +20,7 @@ from sightline.serve.media import Media
 from sightline.serve.meters import Meters
 from sightline.serve.serving_engine import Engine
 from sightline.serve.settings import ServerSettings
+from sightline.serve.shadow_traffic import shadowed
 from sightline.serve.vectors import Vectors
 
 HEADER_TIMEOUT = 10.0
@@ -81,7 +82,7 @@ def load(run: Path, settings: ServerSettings, check: bool = True) -> Served:
 def serve(served: Served, host: str, port: int, **more: Any) -> None:
     """Answer until a signal comes."""
     config = uvicorn.Config(
-        make_app(served),
+        shadowed(make_app(served), served.settings, served.meters),
         host=host,
         port=port,
         http=PatientProtocol,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sightline.serve.serving_engine import EngineLimits
 
@@ -23,6 +24,28 @@ class MediaLimits:
     """Seconds for one picture, redirects and slow hosts included."""
     allow_private: bool = False
     """Also fetch from private, loopback and link-local addresses: for tests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanarySettings:
+    """Another server, which is asked a share of what is asked here."""
+
+    url: str
+    """Base of its API: http://HOST:PORT/v1."""
+    model: str
+    """Its name there."""
+    key: str = field(default="", repr=False)
+    """Sent to it as a bearer token; clients' keys are not."""
+    share: float = 0.05
+    """Of the chats that are answered, 0..1."""
+    log: Path | None = None
+    """File that gets a line for each comparison."""
+    texts: bool = False
+    """Whether the log holds requests and answers; else hashes, under a key that ends with the process."""
+    concurrency: int = 4
+    """Requests to it at a time."""
+    most_waiting: int = 32
+    """Comparisons that may wait; more are dropped and counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +70,5 @@ class ServerSettings:
     """Pictures decoded at the same time."""
     engine: EngineLimits = field(default_factory=EngineLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
+    canary: CanarySettings | None = None
+    """Absent: nobody else is asked."""
