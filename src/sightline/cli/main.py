@@ -39,6 +39,7 @@ VERBS = {
         "sightline.cli.annotate_verb:annotate", "find the objects of whole scenes: GeoJSON, COCO, DOTA or a label picture, and a picture to look at"
     ),
     "serve": Verb("sightline.cli.serve_verb:serve", "answer over HTTP, as the OpenAI API does"),
+    "canary": Verb("sightline.cli.canary_verb:canary", "ask two models the same requests, and tell whether the second is worse"),
     "data read": Verb("sightline.cli.data_verbs:read", "read a data set of a published format into a store"),
     "data show": Verb("sightline.cli.data_verbs:show", "show samples of a store, as a model would see them"),
     "data check": Verb(
