@@ -272,9 +272,9 @@ def load_here(folder: Path) -> tuple[Model, Processor, str]:
     return model.to(local_device()), processor, weights
 
 
-def load_checked(path: Path, precision: str = "float32", check: bool = True) -> tuple[Model, Processor, str]:
+def load_checked(path: Path, precision: str = "float32", check: bool = True, anew: bool = False) -> tuple[Model, Processor, str]:
     """Model, processor and weights id of a run, a model directory or a published checkpoint. Golden requests are checked once per (weights, software, device) and the result is
-    remembered in `golden/checked.json`.
+    remembered in `golden/checked.json`; `anew`: whatever is remembered, for tokenizer, settings and the pictures' pipeline may have changed since.
     """
     folder = directory.model_folder(path)
     model, processor, weights = load_here(folder)
@@ -283,7 +283,7 @@ def load_checked(path: Path, precision: str = "float32", check: bool = True) -> 
         state = sha256_json([weights, software(), precision, next(model.parameters()).device.type])
         memo = folder / "golden" / "checked.json"
         known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else {}
-        if state not in known:
+        if anew or state not in known:
             known[state] = check_golden(folder, model, processor, precision)
             if os.access(folder / "golden", os.W_OK):
                 write_json(memo, known)
