@@ -21,7 +21,7 @@ from sightline.failure_report import FailureReport
 from sightline.lineage import write_text
 from sightline.page import Html, Page, bar, escape, listing, paragraph, picture, span, table
 from sightline.samples.geometry import corners
-from sightline.samples.pictures import rgb_pixels
+from sightline.samples.pictures import media_type, rgb_pixels
 from sightline.samples.sample import Picture, RotatedBox
 from sightline.training_rows import Near
 
@@ -245,7 +245,7 @@ def seen(case: Case, truth: bool = True, marked: Sequence[RotatedBox] = ()) -> H
 
 def _seen(case: Case, number: int, source: Picture, truth: bool, marked: Sequence[RotatedBox]) -> str:
     data = shown(source)
-    drawn = picture(data, _media(data), alt=f"picture {number + 1} of {case.name}")
+    drawn = picture(data, media_type(data), alt=f"picture {number + 1} of {case.name}")
     there, said = (case.wanted_boxes if truth else (), case.found_boxes) if number == 0 else ((), ())
     outlines = "".join([*(_outline(box, "there", box in marked) for box in there), *(_outline(box, "said", box in marked) for box in said)])
     over = f'<svg viewBox="0 0 {source.width} {source.height}" preserveAspectRatio="none">{outlines}</svg>' if outlines else ""
@@ -256,10 +256,6 @@ def _outline(box: RotatedBox, kind: str, meant: bool) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners(box).tolist())
     thick = " meant" if meant else ""
     return f'<polygon class="under{thick}" points="{points}"/><polygon class="{kind}{thick}" points="{points}"/>'
-
-
-def _media(data: bytes) -> str:
-    return "image/png" if data.startswith(b"\x89PNG") else "image/gif" if data.startswith(b"GIF8") else "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
 
 
 def _near(near: Near) -> str:

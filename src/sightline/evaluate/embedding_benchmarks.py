@@ -61,8 +61,8 @@ class EmbeddingBenchmark:
 
     def __init__(self, pictures: Sequence[Picture], texts: Sequence[str], kinds: Sequence[str], right: Sequence[tuple[str, ...]]) -> None:
         self.pictures, self.texts = list(pictures), list(texts)
-        seen = [_asked(f"picture {number}", kind, picture, None) for number, (picture, kind) in enumerate(zip(pictures, kinds, strict=True))]
-        said = [_asked(f"text {number}", "text", None, text) for number, text in enumerate(texts)]
+        seen = [asked_alone(f"picture {number}", picture, None, "benchmark", kind) for number, (picture, kind) in enumerate(zip(pictures, kinds, strict=True))]
+        said = [asked_alone(f"text {number}", None, text, "benchmark", "text") for number, text in enumerate(texts)]
         rights = [*right, *((text,) for text in texts)]
         samples = [*seen, *said]
         self.questions = tuple(
@@ -101,8 +101,8 @@ class EmbeddingBenchmark:
         return kept_answers(path)
 
 
-def _asked(name: str, kind: str, picture: Picture | None, text: str | None) -> Sample:
+def asked_alone(name: str, picture: Picture | None, text: str | None, source: str, kind: str = "") -> Sample:
     """A picture alone, or a text alone, as one asks for its vector."""
     asked = Turn(role="user", items=(Show(picture=0),) if picture is not None else ())
     turns = (asked,) if text is None else (asked, Turn(role="assistant", items=(Text(text=text),)))
-    return Sample(id=name, pictures=() if picture is None else (picture,), turns=turns, attributes={"kind": kind}, origin=Origin(source="benchmark"))
+    return Sample(id=name, pictures=() if picture is None else (picture,), turns=turns, attributes={"kind": kind}, origin=Origin(source=source))

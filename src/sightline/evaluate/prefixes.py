@@ -6,7 +6,7 @@ tokens read. An encoder-decoder reads question and picture in one pass, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -94,20 +94,24 @@ class Spelling:
         return self._names.setdefault(what, 1 + len(self._names))
 
     def _entries(self, encoded: Encoded, entries: np.ndarray) -> np.ndarray:
-        """Negative names of entries: equal ones are equal vectors of the feature table."""
         shown = encoded.shown()
         for one, measure in zip(shown, encoded.measures):
             if one not in self._first:
                 self._first[one] = self._total
                 self._total += measure.entries
-        own = np.cumsum([0, *(measure.entries for measure in encoded.measures)])
-        first = np.asarray([self._first[one] for one in shown] or [0], np.int64)
-        picture = np.clip(np.searchsorted(own, entries, side="right") - 1, 0, len(first) - 1)
-        names = np.where(entries < 0, -1 - entries, entries - own[picture] + first[picture])
-        for place in np.flatnonzero(entries < -self._vectors):
-            number, shape = encoded.regions[-1 - entries[place] - self._vectors]
-            names[place] = _REGIONS + self._name((shown[number], shape))
-        return -1 - names
+        return named_entries(encoded, entries, self._vectors, [self._first[one] for one in shown], lambda region: _REGIONS + self._name(region))
+
+
+def named_entries(encoded: Encoded, entries: np.ndarray, vectors: int, first: Sequence[int], name: Callable[[object], int]) -> np.ndarray:
+    """Negative names of entries: equal ones are equal vectors of the feature table. `first`: name of the first entry of each picture, those of its others follow; `name`: that of a region."""
+    own = np.cumsum([0, *(measure.entries for measure in encoded.measures)])
+    starts = np.asarray(first or [0], np.int64)
+    picture = np.clip(np.searchsorted(own, entries, side="right") - 1, 0, len(starts) - 1)
+    names = np.where(entries < 0, -1 - entries, entries - own[picture] + starts[picture])
+    for place in np.flatnonzero(entries < -vectors):
+        number, shape = encoded.regions[-1 - entries[place] - vectors]
+        names[place] = name((encoded.shown()[number], shape))
+    return -1 - names
 
 
 def arrange(spelled: Sequence[np.ndarray], memory: Sequence[int] | None = None) -> list[Bin]:

@@ -17,14 +17,15 @@ from urllib.parse import urlsplit
 from sightline.errors import Problem, Refused
 from sightline.samples.bands import colours_alone
 from sightline.samples.exchange import Answer, Request, answer_key
-from sightline.samples.pictures import encoded, rgb_pixels
+from sightline.samples.pictures import encoded, is_upright, media_type, rgb_pixels
 from sightline.samples.sample import Film, Picture, Regions, Sample, Show, Turn
 
 LONGEST_REPLY = 8 << 20
 """Bytes of a reply that are read; an endpoint that sends more is broken or hostile."""
 _RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 _FINISHES: dict[str, Literal["stop", "length", "refused"]] = {"stop": "stop", "length": "length", "content_filter": "refused"}
-_SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"))
+_TAKEN = ("image/png", "image/jpeg", "image/webp", "image/gif")
+"""Formats that every endpoint takes."""
 _WORD_TOKENS = 1.5
 _PICTURE_TOKENS = 576
 
@@ -112,7 +113,7 @@ class RemoteAnswerer:
         fields: dict[str, Any] = {"key": key, "sample": request.sample.id, "weights": self.weights}
         if status in (400, 413, 422):
             problem = _problem(
-                "request-refused", request.sample.id, f"{status}: {_reason(reply)}", "a request that the server takes", "shorten it, or drop the row"
+                "request-refused", request.sample.id, f"{status}: {reason_of(reply)}", "a request that the server takes", "shorten it, or drop the row"
             )
             return Answer(**fields, text="", finish="refused", problems=(problem,), seconds=time.monotonic() - began)
         text, finish = self._read(reply)
@@ -132,11 +133,11 @@ class RemoteAnswerer:
                 return status, reply
             if status and status not in _RETRIED:
                 hint = "give a key the server knows" if status in (401, 403) else "correct the address or the model's name"
-                raise Refused(_problem("endpoint", self.weights, f"{status}: {_reason(reply)}", "200", hint))
+                raise Refused(_problem("endpoint", self.weights, f"{status}: {reason_of(reply)}", "200", hint))
             if attempt < self.endpoint.retries:
                 time.sleep(min(60.0, after if after is not None else patience))
                 patience *= 2
-        found = f"{status or 'no reply'}: {_reason(reply)}, {self.endpoint.retries + 1} times"
+        found = f"{status or 'no reply'}: {reason_of(reply)}, {self.endpoint.retries + 1} times"
         raise Refused(_problem("endpoint-away", self.weights, found, "an answer", "start it, and run again: what was answered is kept"))
 
     def _spend(self) -> None:
@@ -222,10 +223,10 @@ def _content(turn: Turn, sample: Sample, inline: bool) -> str | list[dict[str, A
 
 def _data_url(picture: Picture) -> str:
     assert isinstance(picture.data, bytes), f"{picture.name} is read through its store"
-    # other models take red, green and blue
-    data = picture.data if colours_alone(picture) else encoded(rgb_pixels(picture))
-    kind = next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), "tiff")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    # other models take red, green and blue, in formats that browsers show, and turn a picture as its EXIF says or do not
+    plain = colours_alone(picture) and media_type(picture.data) in _TAKEN and is_upright(picture.data, picture.name or picture.hash[:12])
+    data = picture.data if plain else encoded(rgb_pixels(picture))
+    return f"data:{media_type(data)};base64,{base64.b64encode(data).decode()}"
 
 
 def _decoding(request: Request) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def _decoding(request: Request) -> dict[str, Any]:
     }
 
 
-def _reason(reply: bytes) -> str:
+def reason_of(reply: bytes) -> str:
     """What the server says went wrong, on one line."""
     try:
         told = json.loads(reply)

@@ -19,12 +19,13 @@ from sightline.lineage import write_json
 from sightline.page import Html, Page, bar, chart, columns, escape, listing, paragraph, picture, span, swatch, table, tiles
 from sightline.progress import duration
 from sightline.samples.exchange import Request
-from sightline.samples.pictures import rgb_pixels
+from sightline.samples.pictures import media_type, rgb_pixels
 from sightline.samples.sample import Picture
 
 _STYLES: Mapping[Standing, str] = {"above": "good", "unclear": "fair", "not above": "bad", "alone": "small"}
 _WORDS: Mapping[Standing, str] = {"above": "above all", "unclear": "unclear", "not above": "not above", "alone": "no control"}
-_MEDIA = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What every browser shows."""
 _LARGEST = 120_000
 """Bytes of a picture that goes into the page as it is; a larger one is shown smaller."""
 _SIDE = 480
@@ -67,18 +68,13 @@ def examples(rows: Iterable[Judged], requests: Iterable[Request], root: Path | N
 
 def shown(source: Picture, root: Path | None = None) -> bytes:
     """Bytes that a browser can show: the picture's own when they are small and of a common format, else at most 480 px a side as JPEG."""
-    if isinstance(source.data, bytes) and len(source.data) <= _LARGEST and _media(source.data):
+    if isinstance(source.data, bytes) and len(source.data) <= _LARGEST and media_type(source.data) in _SHOWN:
         return source.data
     small = Image.fromarray(rgb_pixels(source, root))
     small.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=88)
     return stream.getvalue()
-
-
-def _media(data: bytes) -> str:
-    webp = "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
-    return next((media for start, media in _MEDIA.items() if data.startswith(start)), webp)
 
 
 def _number(name: str, value: float) -> str:
@@ -162,7 +158,7 @@ def _headlines(report: Report) -> Html:
 
 def _card(example: Example) -> str:
     row = example.judged
-    seen = "" if example.picture is None else picture(example.picture, _media(example.picture), alt=f"picture of {row.request}")
+    seen = "" if example.picture is None else picture(example.picture, media_type(example.picture), alt=f"picture of {row.request}")
     wanted = row.expected[0] if len(row.expected) == 1 else Html("<br>".join(escape(text) for text in dict.fromkeys(row.expected)))
     sure = "" if row.probability is None else f", probability {row.probability:.2f}"
     given = span(row.given or "(nothing)", "good" if row.score >= 0.5 else "bad")

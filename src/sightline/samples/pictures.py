@@ -33,6 +33,9 @@ LARGEST_FILE = 1 << 30
 SCANNED_PIXELS = 12 * MAX_PIXELS
 """Pixels times scans above which a progressive JPEG is refused: ten scans are usual, and each of thousands costs as much as a whole picture."""
 _SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"II", ".tif"), (b"MM", ".tif"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
+_ORIENTATION = 0x0112
+"""Tag of EXIF."""
+_MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".tif": "image/tiff", ".bmp": "image/bmp", ".gif": "image/gif", ".webp": "image/webp"}
 _STRIPE = 1 << 24
 """Pixels that are converted at once."""
 _SCANNED = ("JPEG", "MPO")
@@ -52,6 +55,17 @@ def _refuse(code: str, place: str, found: str, allowed: str, fix: str) -> Refuse
 def ending(data: bytes, otherwise: str = ".bin") -> str:
     """The usual ending of a picture's file name, by its first bytes; `otherwise` where they are of no known format."""
     return next((name for start, name in _SIGNATURES if data.startswith(start)), otherwise)
+
+
+def is_upright(data: bytes, place: str) -> bool:
+    """Whether the pixels of a file are stored as they are seen: nothing in its EXIF turns them. Refused as `open_picture` is."""
+    with open_picture(data, place) as opened:
+        return opened.getexif().get(_ORIENTATION, 1) in (0, 1)
+
+
+def media_type(data: bytes) -> str:
+    """The media type of a picture, by its first bytes; empty where they are of no known format."""
+    return _MEDIA.get(ending(data), "")
 
 
 def open_picture(data: bytes, place: str) -> Image.Image:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from torch import Tensor
 
+from sightline.evaluate.prefixes import named_entries
 from sightline.model.packing import Encoded
 
 LEAST = 16
@@ -27,20 +28,12 @@ def spelled(encoded: Encoded, vectors: int) -> np.ndarray:
     line = encoded.ids.astype(np.int64)
     if not len(encoded.slots):
         return line
-    names = [_name(shown) for shown in encoded.shown()]
-    own = np.cumsum([0, *(measure.entries for measure in encoded.measures)])
-    picture = np.clip(np.searchsorted(own, encoded.entries, side="right") - 1, 0, max(0, len(names) - 1))
-    first = np.asarray(names or [0], np.int64)
-    found = np.where(encoded.entries < 0, -1 - encoded.entries, (first[picture] + encoded.entries - own[picture]) % _NAMES + _VECTORS)
-    for place in np.flatnonzero(encoded.entries < -vectors):
-        number, shape = encoded.regions[-1 - encoded.entries[place] - vectors]
-        found[place] = _name((encoded.shown()[number], shape)) + _VECTORS
-    line[encoded.slots] = -1 - found
+    line[encoded.slots] = named_entries(encoded, encoded.entries, vectors, [_name(shown) for shown in encoded.shown()], _name)
     return line
 
 
 def _name(what: object) -> int:
-    return int.from_bytes(blake2b(repr(what).encode(), digest_size=8).digest(), "big") % _NAMES
+    return int.from_bytes(blake2b(repr(what).encode(), digest_size=8).digest(), "big") % _NAMES + _VECTORS
 
 
 class PrefixCache:

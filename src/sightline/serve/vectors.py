@@ -10,8 +10,9 @@ import numpy as np
 
 from sightline.errors import Problem, Refused
 from sightline.evaluate.comparing import ModelAnswerer
+from sightline.evaluate.embedding_benchmarks import asked_alone
 from sightline.samples.exchange import Request
-from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Sample
 from sightline.serve.conversation import refused
 from sightline.serve.jobs import Declined
 from sightline.serve.media import Media
@@ -21,13 +22,13 @@ from sightline.serve.protocol import EmbeddingRequest, ImagePart, TextPart
 class Vectors:
     """Answers requests for vectors, one after another: each is a batch of its own."""
 
-    def __init__(self, answerer: ModelAnswerer, media: Media) -> None:
-        self.answerer, self.media = answerer, media
+    def __init__(self, answerer: ModelAnswerer) -> None:
+        self.answerer = answerer
         self._lock = threading.Lock()
 
-    def answer(self, request: EmbeddingRequest, model: str) -> dict[str, Any]:
+    def answer(self, request: EmbeddingRequest, media: Media, model: str) -> dict[str, Any]:
         """The body of the reply. Waits: call it outside of the event loop. Raises Declined."""
-        samples = self._samples(request)
+        samples = _samples(request, media)
         try:
             with self._lock:
                 found = {answer.sample: answer.vector for answer in self.answerer.answer([Request(sample=sample, ask="embed") for sample in samples])}
@@ -37,29 +38,24 @@ class Vectors:
         tokens = sum(len(self.answerer.processor.side.encode(sample.text(1))) for sample in samples if not sample.pictures)
         return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
-    def _samples(self, request: EmbeddingRequest) -> list[Sample]:
-        if (request.input is None) == (request.messages is None):
-            found = "both or neither"
-            raise Declined(400, Problem(code="serve/parameter", place="input", found=found, allowed="input or messages", fix="give one of them"))
-        if request.input is not None:
-            texts = [request.input] if isinstance(request.input, str) else request.input
-            return [_asked(str(number), None, text) for number, text in enumerate(texts)]
-        [message] = request.messages or [None]
-        parts = [] if message is None or isinstance(message.content, str) else message.content
-        if message is not None and isinstance(message.content, str):
-            return [_asked("0", None, message.content)]
-        if len(parts) == 1 and isinstance(parts[0], ImagePart):
-            return [_asked("0", self.media.picture(parts[0].image_url.url, "messages[0].content[0]"), "")]
-        if len(parts) == 1 and isinstance(parts[0], TextPart):
-            return [_asked("0", None, parts[0].text)]
-        problem = Problem(code="serve/parameter", place="messages", found=f"{len(parts)} parts", allowed="one text or one picture", fix="ask for each apart")
-        raise Declined(400, problem)
 
-
-def _asked(name: str, picture: Picture | None, text: str) -> Sample:
-    seen = Turn(role="user", items=(Show(picture=0),) if picture is not None else ())
-    turns = (seen,) if picture is not None else (seen, Turn(role="assistant", items=(Text(text=text),)))
-    return Sample(id=name, pictures=() if picture is None else (picture,), turns=turns, origin=Origin(source="request"))
+def _samples(request: EmbeddingRequest, media: Media) -> list[Sample]:
+    if (request.input is None) == (request.messages is None):
+        found = "both or neither"
+        raise Declined(400, Problem(code="serve/parameter", place="input", found=found, allowed="input or messages", fix="give one of them"))
+    if request.input is not None:
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        return [asked_alone(str(number), None, text, "request") for number, text in enumerate(texts)]
+    [message] = request.messages or [None]
+    parts = [] if message is None or isinstance(message.content, str) else message.content
+    if message is not None and isinstance(message.content, str):
+        return [asked_alone("0", None, message.content, "request")]
+    if len(parts) == 1 and isinstance(parts[0], ImagePart):
+        return [asked_alone("0", media.picture(parts[0].image_url.url, "messages[0].content[0]"), None, "request")]
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return [asked_alone("0", None, parts[0].text, "request")]
+    problem = Problem(code="serve/parameter", place="messages", found=f"{len(parts)} parts", allowed="one text or one picture", fix="ask for each apart")
+    raise Declined(400, problem)
 
 
 def _told(vector: tuple[float, ...] | None, request: EmbeddingRequest) -> list[float] | str:
