@@ -81,7 +81,9 @@ def test_the_walk_of_all_tokens_is_that_of_each(kind: str) -> None:
 
 
 def made(kind: str, words: TextTokenizer, **changes: Any) -> TokenGrammar:
-    return TokenGrammar(Vocabulary(token_bytes(words)), words, codec(kind), "regions", **changes)
+    grammar = codec(kind).grammar()
+    assert grammar is not None
+    return TokenGrammar(Vocabulary(token_bytes(words)), words, grammar, **changes)
 
 
 def test_the_end_follows_a_whole_answer_only() -> None:

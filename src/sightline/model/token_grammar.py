@@ -11,6 +11,7 @@ import json
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from sightline.errors import Problem, Refused
 from sightline.model.processor import Processor
 from sightline.model.tokens import TextTokenizer
-from sightline.samples.codecs import Codec
-from sightline.samples.grammar import DEAD, Automaton, GrammarName, fixed, joined, optional
+from sightline.samples.grammar import DEAD, Automaton, Grammar, GrammarName, fixed, joined, optional
 
-_REMEMBERED = 1024
-"""States whose tokens are kept: all but those of phrases allow few, and each of those a vocabulary."""
+_REMEMBERED = 64 << 20
+"""Bytes of states' tokens that are kept: most states allow few, and those inside phrases and strings a vocabulary each."""
+_FAR = 1 << 30
+"""Tokens to an end that the vocabulary cannot write."""
 _LONGEST = 64
 """Bytes of a token; longer ones, runs of spaces and rules of text, are in no answer that a grammar describes."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -113,6 +115,12 @@ class Vocabulary:
         self.tokens = np.searchsorted(ends[order], np.arange(first + 1))
         """(N + 1,): the tokens of node n are ids[tokens[n] : tokens[n + 1]]."""
 
+    @cached_property
+    def alone(self) -> frozenset[int]:
+        """Bytes that are tokens by themselves."""
+        first, last = int(self.children[0]), int(self.children[1])
+        return frozenset(int(self.signs[node]) for node in range(first, last) if self.tokens[node] < self.tokens[node + 1])
+
     def walk(self, automaton: Automaton, state: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Tokens that may stand after a state, and the states after them."""
         nodes, states = np.zeros(1, np.int64), np.array([state], np.int32)
@@ -145,23 +153,30 @@ class Allowed:
     most: int
     """The largest of `left`."""
 
+    @property
+    def bytes(self) -> int:
+        """Of its arrays."""
+        return self.ids.nbytes + self.states.nbytes + self.left.nbytes
+
 
 class TokenGrammar:
-    """The answers of a grammar in the tokens of a tokenizer. `prefix`: text that the chat format writes before an answer; `stop`: text that ends one, where no token does."""
+    """The answers of a grammar in the tokens of a tokenizer. `prefix`: text that the chat format writes before an answer; `stop`: text that ends one, where no token does.
 
-    def __init__(self, vocabulary: Vocabulary, tokenizer: TextTokenizer, codec: Codec, said: GrammarName, prefix: str = "", stop: str = "") -> None:
-        grammar = codec.grammar(said)
-        if grammar is None:
-            fix = "choose a codec that has one, or let answers be drawn without a grammar"
-            raise Refused(Problem(code="model/no-grammar", place="codec", found=type(codec).__name__, allowed="a codec with a grammar", fix=fix))
+    `whole`: an answer that has no room for its end is refused. Else it may be cut off, and room is counted in tokens, not in symbols.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, tokenizer: TextTokenizer, grammar: Grammar, prefix: str = "", stop: str = "", whole: bool = True) -> None:
         before = joined(optional(fixed(" ")) if tokenizer.spaces else fixed(""), fixed(prefix))
         self.automaton = Automaton(joined(before, grammar.start, fixed(stop)))
+        self.whole = whole
         self._vocabulary = vocabulary
         self._controls = {token: tokenizer.control(token) for token in grammar.controls}
         self.end = None if stop else tokenizer.end_id
         """The token that ends an answer; none where a text does."""
         self._stop = len(stop.encode())
         self._known: OrderedDict[int, Allowed] = OrderedDict()
+        self._bytes = 0
+        self._needed: dict[int, int] = {}
         self._check()
 
     def left(self, state: int) -> int:
@@ -182,9 +197,27 @@ class TokenGrammar:
         states = np.concatenate([states, np.array([after for _, after in more], np.int32)])
         left = np.maximum(0, np.array(self.automaton.least, np.int64)[states] - self._stop)
         found = self._known[state] = Allowed(ids=ids, states=states, left=left, most=int(left.max(initial=0)))
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        self._bytes += found.bytes
+        while self._bytes > _REMEMBERED and len(self._known) > 1:
+            self._bytes -= self._known.popitem(last=False)[1].bytes
         return found
+
+    def needed(self, state: int) -> int:
+        """Tokens, at most, to the end of what is said along the longest pieces of the shortest way."""
+        path: list[int] = []
+        while state not in self._needed and self.left(state):
+            allowed = self.allowed(state)
+            nearest = int(allowed.left.argmin()) if len(allowed.left) else -1
+            if nearest < 0 or allowed.left[nearest] >= self.left(state):
+                self._needed[state] = _FAR
+                break
+            path.append(state)
+            state = int(allowed.states[nearest])
+        tokens = self._needed.get(state, 0)
+        for before in reversed(path):
+            tokens += 1
+            self._needed[before] = tokens
+        return tokens
 
     def _check(self) -> None:
         """Refused where the vocabulary cannot write the shortest answer symbol by symbol."""
@@ -215,6 +248,14 @@ _VOCABULARIES: WeakKeyDictionary[TextTokenizer, Vocabulary] = WeakKeyDictionary(
 _GRAMMARS: WeakKeyDictionary[Processor, dict[GrammarName, TokenGrammar]] = WeakKeyDictionary()
 
 
+def vocabulary_of(tokenizer: TextTokenizer) -> Vocabulary:
+    """The vocabulary of a tokenizer, made once. Refused where its tokens have no bytes."""
+    found = _VOCABULARIES.get(tokenizer)
+    if found is None:
+        found = _VOCABULARIES[tokenizer] = Vocabulary(token_bytes(tokenizer))
+    return found
+
+
 def token_grammar(processor: Processor, said: GrammarName) -> TokenGrammar:
     """The grammar of a model's codec in its tokens, made once. Refused where the model has no codec, its codec no grammar, or its tokenizer no bytes."""
     known = _GRAMMARS.setdefault(processor, {})
@@ -225,13 +266,19 @@ def token_grammar(processor: Processor, said: GrammarName) -> TokenGrammar:
             raise Refused(
                 Problem(code="model/no-codec", place="decoding.grammar", found="a model without a codec", allowed="a model that writes regions", fix=fix)
             )
-        vocabulary = _VOCABULARIES.get(processor.tokenizer)
-        if vocabulary is None:
-            vocabulary = _VOCABULARIES[processor.tokenizer] = Vocabulary(token_bytes(processor.tokenizer))
-        prefix = processor.chat.assistant.prefix
-        prefix = prefix.removeprefix(" ") if processor.tokenizer.spaces else prefix
-        known[said] = TokenGrammar(vocabulary, processor.tokenizer, codec, said, prefix, processor.chat.stop)
+        grammar = codec.grammar(said)
+        if grammar is None:
+            fix = "choose a codec that has one, or let answers be drawn without a grammar"
+            raise Refused(Problem(code="model/no-grammar", place="codec", found=type(codec).__name__, allowed="a codec with a grammar", fix=fix))
+        known[said] = in_tokens(processor, grammar)
     return known[said]
+
+
+def in_tokens(processor: Processor, grammar: Grammar, whole: bool = True) -> TokenGrammar:
+    """A grammar in a model's tokens, between what its chat format writes before an answer and what ends one. Refused where the tokenizer has no bytes, or cannot write the shortest answer."""
+    prefix = processor.chat.assistant.prefix
+    prefix = prefix.removeprefix(" ") if processor.tokenizer.spaces else prefix
+    return TokenGrammar(vocabulary_of(processor.tokenizer), processor.tokenizer, grammar, prefix, processor.chat.stop, whole)
 
 
 @dataclass(kw_only=True)
@@ -248,7 +295,7 @@ class Guide:
     pressed: bool = False
 
     def __post_init__(self) -> None:
-        if self.grammar.left(0) > self.room:
+        if self.grammar.whole and self.grammar.left(0) > self.room:
             allowed = f"at least {self.grammar.left(0)} for the shortest answer of the grammar"
             raise Refused(Problem(code="model/no-room", place="decoding.max_tokens", found=str(self.room), allowed=allowed, fix="raise max_tokens"))
 
@@ -262,12 +309,18 @@ class Guide:
         return self.grammar.allowed(self.state).most >= self.room
 
     def fitting(self, likeliest: int) -> NDArray[np.int64]:
-        """Those of them that leave room for an end; `likeliest` is the place of the one that the model would take."""
+        """Those of them that leave room for an end; `likeliest` is the place of the one that the model would take. Where none does, and the answer need not be whole, all of them."""
         found = self.grammar.allowed(self.state)
         fits = found.left < self.room
-        self.pressed = self.pressed or not fits[likeliest]
+        if not self.grammar.whole:
+            places = np.flatnonzero(~fits)
+            states, owners = np.unique(found.states[places], return_inverse=True)
+            fits[places] = np.array([self.grammar.needed(state) < self.room for state in states.tolist()], bool)[owners]
         if not fits.any():
-            raise self.grammar.stuck(self.state)
+            if self.grammar.whole:
+                raise self.grammar.stuck(self.state)
+            return found.ids
+        self.pressed = self.pressed or not fits[likeliest]
         return found.ids[fits]
 
     def take(self, token: int) -> None:

@@ -277,10 +277,10 @@ def _ranges(low: int, high: int, sign: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _rest(low: int, high: int, decimals: int, digits: str) -> tuple[int, int] | None:
+def number_rest(low: int, high: int, decimals: int, digits: str) -> tuple[int, int] | None:
     """Of the numbers low..high that begin with these digits the shortest, and of those the least: signs that it lacks, and its value. None where no number begins so."""
     if digits[:1] == "-" or (not digits and high < 0):
-        found = _rest(max(1, -high), -low, 0, digits[1:]) if low < 0 else None
+        found = number_rest(max(1, -high), -low, 0, digits[1:]) if low < 0 else None
         return None if found is None else (found[0] + (not digits), -found[1])
     whole, point, part = digits.partition(".")
     if (whole[:1] == "0" and len(whole) > 1) or len(part) > decimals:
@@ -298,14 +298,14 @@ def _rest(low: int, high: int, decimals: int, digits: str) -> tuple[int, int] | 
 
 
 @lru_cache(maxsize=1 << 16)
-def _signs(low: int, high: int, decimals: int, digits: str) -> str:
+def number_signs(low: int, high: int, decimals: int, digits: str) -> str:
     """What may follow the first digits of the numbers low..high."""
     return "".join(
         sign
         for sign in "-.0123456789"
         if (sign != "-" or not digits)
         and (sign != "." or (decimals and digits and "." not in digits))
-        and _rest(low, high, decimals, digits + sign) is not None
+        and number_rest(low, high, decimals, digits + sign) is not None
     )
 
 
@@ -340,7 +340,7 @@ class Form:
         said, found, digits = [*self.said], len(self.signs[len(self.said)]) - self.at, self.digits
         for number in self.numbers[len(said) :]:
             low = _low(number, said)
-            rest = _rest(low, number.high, number.decimals, digits)
+            rest = number_rest(low, number.high, number.decimals, digits)
             assert rest is not None, "a number that was begun has an end"
             said.append(rest[1])
             found, digits = found + rest[0] + len(self.signs[len(said)]), ""
@@ -355,8 +355,8 @@ class Form:
             return ()
         number = self.numbers[place]
         bounds = _low(number, self.said), number.high, number.decimals, self.digits
-        found = tuple((frozenset(sign.encode()), replace(self, digits=self.digits + sign)) for sign in _signs(*bounds))
-        rest = _rest(*bounds)
+        found = tuple((frozenset(sign.encode()), replace(self, digits=self.digits + sign)) for sign in number_signs(*bounds))
+        rest = number_rest(*bounds)
         return (*found, *self._next().moves()) if self.digits and rest is not None and rest[0] == 0 else found
 
     def regex(self) -> str:
