@@ -23,6 +23,7 @@ from sightline.model.vlm import Model
 from sightline.serve.app import Served, make_app
 from sightline.serve.media import Media, Resolver, addresses
 from sightline.serve.meters import Meters
+from sightline.serve.named_regions import Masks
 from sightline.serve.server import PatientProtocol
 from sightline.serve.serving_engine import Engine, EngineLimits
 from sightline.serve.settings import MediaLimits, ServerSettings
@@ -85,28 +86,42 @@ def running(
     media: dict[str, Any] | None = None,
     resolve: Resolver = addresses,
     folder: Path | None = None,
+    masks: Masks | None = None,
     **more: Any,
 ) -> Iterator[Running]:
+    settings = limited(engine, media, **more)
+    meters = Meters()
+    writer = Engine(model, processor, settings.engine, meters) if "write" in model.abilities else None
+    vectors = Vectors(ModelAnswerer(model, processor, "w")) if "embed" in model.abilities else None
+    pictures = Media(limits=settings.media, resolve=resolve)
+    with listening(
+        Served(settings=settings, processor=processor, weights="w", meters=meters, media=pictures, engine=writer, vectors=vectors, folder=folder, masks=masks)
+    ) as found:
+        yield found
+
+
+def limited(engine: dict[str, Any] | None = None, media: dict[str, Any] | None = None, **more: Any) -> ServerSettings:
+    """Settings with limits for tiny models."""
     limits = EngineLimits(**{"max_num_seqs": 4, "max_num_batched_tokens": 64, "max_model_len": 400} | (engine or {}))
     told = MediaLimits(**{"max_image_pixels": 40_000, "images_per_prompt": 3} | (media or {}))
-    settings = ServerSettings(**{"served_model_name": ("tiny", "other-name"), "engine": limits, "media": told} | more)
-    meters, pictures = Meters(), Media(limits=told, resolve=resolve)
-    writer = Engine(model, processor, limits, meters) if "write" in model.abilities else None
-    vectors = Vectors(ModelAnswerer(model, processor, "w"), pictures) if "embed" in model.abilities else None
-    served = Served(settings=settings, processor=processor, weights="w", meters=meters, media=pictures, engine=writer, vectors=vectors, folder=folder)
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        shadowed(make_app(served), settings, meters), http=PatientProtocol, ws="none", log_level="error", lifespan="off", h11_max_incomplete_event_size=32 << 10
-    )
+    return ServerSettings(**{"served_model_name": ("tiny", "other-name"), "engine": limits, "media": told} | more)
+
+
+@contextmanager
+def listening(served: Served) -> Iterator[Running]:
+    """A server in a thread of this process."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = shadowed(make_app(served), served.settings, served.meters)
+    config = uvicorn.Config(app, http=PatientProtocol, ws="none", log_level="error", lifespan="off", h11_max_incomplete_event_size=32 << 10)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    if writer is not None:
-        writer.start()
+    if served.engine is not None:
+        served.engine.start()
     try:
-        yield Running(served, listening.getsockname()[1])
+        yield Running(served, listener.getsockname()[1])
     finally:
-        if writer is not None:
-            writer.drain(PATIENCE)
+        if served.engine is not None:
+            served.engine.drain(PATIENCE)
         server.should_exit = True
         thread.join(PATIENCE)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +19,18 @@ from pathlib import Path
 
 import pytest
 from compositions import composition
+from scripted_words import question, tiny, write_run
+from servers import limited, png
 from tiny_models import TEXTS, built
 
 from sightline.cli.main import main
+from sightline.errors import Refused
+from sightline.evaluate.answering import LocalAnswerer, load_checked
+from sightline.evaluate.golden import write_golden
 from sightline.model import directory
 from sightline.model.tokens import train_tokenizer
+from sightline.samples.exchange import Decoding, Request
+from sightline.serve.server import load
 
 PATIENCE = 180.0
 
@@ -120,6 +128,27 @@ def test_curl_of_the_documentation_is_answered(folder: Path, repository: Path) -
     with serving(folder, "--served-model-name", "quickstart") as (_, port):
         done = subprocess.run(["bash", "-c", line.replace(":8000", f":{port}")], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_golden_requests_are_computed_again_at_every_start(tmp_path: Path) -> None:
+    """Also where an earlier start found them right, and remembered it: what changed since need not be the weights."""
+    folder = write_run(tmp_path / "run", *tiny("flat"), [])
+    golden = folder / "stages" / "01-see" / "model" / "golden"
+    model, processor, weights = load_checked(folder, check=False)
+    asked = Request(sample=question("Where?", png(1)), decoding=Decoding(max_tokens=4))
+    answer = next(LocalAnswerer(model, processor, weights).answer([asked]))
+    write_golden(golden.parent, model, processor, [(asked.sample, answer)])
+    assert load(folder, limited()).weights == weights and (golden / "checked.json").is_file()
+    said = json.loads((golden / "requests.jsonl").read_text(encoding="utf-8"))
+    for wrong in ([logp - 0.5 for logp in said["logps"]], [float("nan")] * len(said["logps"])):
+        (golden / "requests.jsonl").write_text(json.dumps(said | {"logps": wrong}), encoding="utf-8")
+        load_checked(folder)  # remembered: an evaluation asks once
+        with pytest.raises(Refused, match="evaluate/golden-differs"):
+            load(folder, limited())
+    assert load(folder, limited(), check=False).weights == weights
+    shutil.rmtree(golden)
+    with pytest.raises(Refused, match="evaluate/no-golden"):
+        load(folder, limited())
 
 
 def test_an_open_door_needs_a_key(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

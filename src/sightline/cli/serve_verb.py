@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sightline.cli.serve_scaling import add_canary, add_scaling, canary_of, scaling_of
 from sightline.errors import Problem, Refused
+from sightline.serve.dialects import ENGINES, FORMS, Dialect
 
 if TYPE_CHECKING:
+    from sightline.serve.named_regions import Masks
     from sightline.serve.settings import ServerSettings
+    from sightline.serve.upstream_client import Upstream
 
 PORT = 8000
 LOCAL = frozenset(("127.0.0.1", "localhost", "::1"))
@@ -38,6 +42,13 @@ def serve(parser: ArgumentParser) -> None:
     parser.add_argument("--request-timeout", type=float, default=300.0, metavar="S", help="seconds for an answer (default: 300)")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish answers after SIGTERM (default: 30)")
     parser.add_argument("--no-verify", action="store_true", help="do not check first that the model answers as it did when it was made")
+    parser.add_argument("--refiner", type=Path, metavar="DIR", help="run of `refine train` or a published segmenter: regions of answers get masks")
+    parser.add_argument("--upstream", metavar="URL", help="stand in front of another engine (http://HOST:PORT/v1): RUN gives tokenizer, codec and tilers alone")
+    parser.add_argument("--upstream-model", metavar="NAME", help="name of the model there (default: the first of --served-model-name)")
+    parser.add_argument("--upstream-key-env", metavar="VARIABLE", help="environment variable with the key that the engine wants")
+    parser.add_argument("--upstream-engine", choices=ENGINES, default="openai", help="whose fields beyond the standard it takes (default: openai, none)")
+    parser.add_argument("--upstream-grammar", choices=FORMS, default="none", help="form in which it takes the grammar of regions (default: none)")
+    parser.add_argument("--upstream-timeout", type=float, default=120.0, metavar="S", help="seconds without a byte from the engine (default: 120)")
     add_scaling(parser)
     add_canary(parser)
     parser.set_defaults(action=_serve)
@@ -56,13 +67,56 @@ def _serve(arguments: Namespace) -> int:
     if scaling is not None:
         from sightline.serve import ray_serving
 
+        _refuse_with_replicas(arguments)
         ray_serving.serve(arguments.run, settings, scaling, arguments.host, arguments.port, check=not arguments.no_verify, address=arguments.ray_address)
         return 0
-    served = server.load(arguments.run, settings, check=not arguments.no_verify)
+    if arguments.upstream is None:
+        served = server.load(arguments.run, settings, check=not arguments.no_verify, masks=_masks(arguments.refiner))
+        told = f"weights {served.weights[:12]}"
+    else:
+        upstream, dialect = _upstream(arguments, settings)
+        served = server.load_in_front(arguments.run, settings, upstream, dialect, _masks(arguments.refiner))
+        told = f"in front of {upstream.model} at {upstream.url}"
     name = served.settings.served_model_name[0]
-    say(f"serving {name} (weights {served.weights[:12]}) at http://{arguments.host}:{arguments.port}/ (the API under /v1); stop it with Ctrl-C")
+    say(f"serving {name} ({told}) at http://{arguments.host}:{arguments.port}/ (the API under /v1); stop it with Ctrl-C")
     server.serve(served, arguments.host, arguments.port)
     return 0
+
+
+def _refuse_with_replicas(arguments: Namespace) -> None:
+    """Replicas hold the model and nothing else."""
+    stray = [f"--{name}" for name in ("upstream", "refiner") if getattr(arguments, name) is not None]
+    if stray:
+        found, fix = f"{' and '.join(stray)} with --engine ray", "put a server with --upstream in front of the replicas: it takes --refiner too"
+        raise Refused(Problem(code="usage/serve", place="serve", found=found, allowed="--engine local", fix=fix))
+
+
+def _upstream(arguments: Namespace, settings: ServerSettings) -> tuple[Upstream, Dialect]:
+    """Where the engine is, and how it is spoken to. Refused: a variable without a key."""
+    from sightline.serve.upstream_client import Upstream
+
+    variable = arguments.upstream_key_env
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if variable and (not key or not key.isascii() or not key.isprintable()):
+        raise Refused(
+            Problem(
+                code="usage/no-key", place="--upstream-key-env", found=f"no key in {variable}", allowed="a variable with a key", fix=f"export {variable}=.."
+            )
+        )
+    model = arguments.upstream_model or settings.served_model_name[0]
+    return Upstream(url=arguments.upstream, model=model, key=key, silence=arguments.upstream_timeout), Dialect(
+        engine=arguments.upstream_engine, grammar=arguments.upstream_grammar
+    )
+
+
+def _masks(folder: Path | None) -> Masks | None:
+    """What gives regions masks, where a refiner is named."""
+    if folder is None:
+        return None
+    from sightline.refine.refiner_directory import open_refiner
+    from sightline.serve.named_regions import Masks
+
+    return Masks(open_refiner(folder))
 
 
 def _keys(arguments: Namespace) -> tuple[str, ...]:

@@ -126,15 +126,29 @@ def load(folder: Path) -> tuple[Model, Processor, str]:
         from sightline.model.native.native_directory import load_published
 
         return load_published(folder)
-    config = _config_of(folder, head)
-    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls(), config.reads_padding)
-    side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
-    weightless = without_checkpoints(config)
-    model = Model(weightless)
+    processor = _processor(folder, head)
+    model = Model(without_checkpoints(processor.config))
     fill(model, read_tensors(folder), str(folder))
     if model.language_model is not None:
         model.language_model.prove_logits()
-    return model.eval(), Processor(config, tokenizer, side), _checked_id(folder, model)
+    return model.eval(), processor, _checked_id(folder, model)
+
+
+def load_processor(folder: Path) -> Processor:
+    """What a model directory or a published checkpoint says besides its weights, which are not read: tokenizers, chat format, tiler, codec. Refused as `load` is."""
+    head = hub_layout.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if is_published(head):
+        from sightline.model.native.native_directory import published_processor
+
+        return published_processor(folder)
+    return _processor(folder, head)
+
+
+def _processor(folder: Path, head: dict[str, Any]) -> Processor:
+    config = _config_of(folder, head)
+    tokenizer = TextTokenizer.load(folder, config.chat_format().end, config.controls(), config.reads_padding)
+    side = TextTokenizer.load(folder / "side", controls=config.side_controls()) if (folder / "side").is_dir() else None
+    return Processor(config, tokenizer, side)
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,19 +21,27 @@ from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.serve.card import Card
 from sightline.serve.chat_route import Exchange, prepare
-from sightline.serve.conversation import sample_of
-from sightline.serve.guard import KINDS, Guard, told
+from sightline.serve.conversation import addressed, sample_of
+from sightline.serve.guard import KINDS, Door, Guard, told
 from sightline.serve.jobs import Declined
+from sightline.serve.json_format import JsonFormats
 from sightline.serve.media import Media
 from sightline.serve.meters import Meters
+from sightline.serve.named_regions import Masks
 from sightline.serve.page_routes import add_page
 from sightline.serve.picture_tiles import picture_tiles
-from sightline.serve.protocol import ChatRequest, EmbeddingRequest, TilesRequest, TokenizeRequest
+from sightline.serve.protocol import ChatRequest, EmbeddingRequest, Message, TilesRequest, TokenizeRequest
 from sightline.serve.serving_engine import Engine
 from sightline.serve.settings import ServerSettings
+from sightline.serve.upstream_client import alive
+from sightline.serve.upstream_relay import Relay, Relayed
 from sightline.serve.vectors import Vectors
 
 T = TypeVar("T", bound=BaseModel)
+LEFT = 499
+"""Status for a client that is not there any more."""
+READY_PATIENCE = 2.0
+"""Seconds in which another engine must say that it is there."""
 SHOWN = 8
 """Problems of a body that are told."""
 
@@ -51,12 +59,21 @@ class Served:
     """Where the model writes."""
     vectors: Vectors | None = None
     """Where it embeds."""
+    relay: Relay | None = None
+    """What passes requests on, where another engine writes."""
+    masks: Masks | None = None
+    """What gives the regions of answers masks."""
+    blank: Model | None = None
+    """The model without weights, where another engine has them."""
+    door: Door = field(default_factory=Door)
     folder: Path | None = None
     """What was asked to be served: a run, a model or a published checkpoint. Its card is read from there."""
 
     @property
     def model(self) -> Model:
-        """What answers."""
+        """What answers; without its weights, where another engine does."""
+        if self.blank is not None:
+            return self.blank
         if self.engine is not None:
             return self.engine.model
         assert self.vectors is not None, "a model writes or embeds"
@@ -67,7 +84,15 @@ def make_app(served: Served) -> Any:
     """The ASGI app of a server."""
     app = FastAPI(title="Sightline", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     decoders = asyncio.Semaphore(served.settings.decoders)
-    started = int(time.time())
+    fetchers = asyncio.Semaphore(served.settings.fetchers)
+    formats = JsonFormats(served.processor)
+
+    async def fetched(messages: Sequence[Message]) -> Media:
+        urls = [*addressed(messages)]
+        if not urls:
+            return served.media
+        async with fetchers:
+            return await run_in_threadpool(served.media.fetched, urls)
 
     async def outside(work: Callable[..., Any], *given: Any) -> Any:
         async with decoders:
@@ -76,22 +101,31 @@ def make_app(served: Served) -> Any:
     @app.post("/v1/chat/completions", **_described(ChatRequest, "An answer to messages with pictures"))
     async def chat(request: Request) -> Response:
         body = await _parsed(ChatRequest, request)
-        engine = _able(served.engine, "chat", "/v1/embeddings")
         _named(body.model, served.settings)
-        name = request.state.request
-        prepared = await outside(prepare, body, served.processor, served.media, served.settings, name)
-        exchange = Exchange.begin(engine, served.processor, prepared, served.settings, name, request.state.client + (body.user or ""))
-        if body.stream:
-            return StreamingResponse(_closing(exchange.stream()), media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        found = await _unless_left(exchange.whole(), request)
-        return JSONResponse(found) if found is not None else Response(status_code=499)
+        name, client = request.state.request, request.state.client + (body.user or "")
+        media = await fetched(body.messages)
+        if served.relay is not None:
+            asked = await outside(served.relay.prepare, body, media, name)
+            exchange = Relayed(relay=served.relay, asked=asked, name=name, client=client, outside=outside)
+        else:
+            engine = _able(served.engine, "chat", "/v1/embeddings")
+            prepared = await outside(prepare, body, formats, media, served.settings, name)
+            exchange = Exchange.begin(engine, prepared, served.settings, name, client, outside, served.masks)
+        if not body.stream:
+            found = await _unless_left(exchange.whole(), request)
+            return JSONResponse(found) if found is not None else Response(status_code=LEFT)
+        stream = exchange.stream()
+        if isinstance(exchange, Relayed) and await _unless_left(anext(stream), request) is None:
+            return Response(status_code=LEFT)
+        return StreamingResponse(_closing(stream), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
     @app.post("/v1/embeddings", **_described(EmbeddingRequest, "Vectors of texts and pictures"))
     async def embeddings(request: Request) -> Response:
         body = await _parsed(EmbeddingRequest, request)
-        vectors = _able(served.vectors, "embeddings", "/v1/chat/completions")
         _named(body.model, served.settings)
-        return JSONResponse(await outside(vectors.answer, body, served.settings.served_model_name[0]))
+        vectors = _able(served.vectors, "embeddings", "/v1/chat/completions")
+        media = await fetched(body.messages or [])
+        return JSONResponse(await outside(vectors.answer, body, media, served.settings.served_model_name[0]))
 
     @app.post("/tokenize", **_described(TokenizeRequest, "Tokens of a text, or of messages as a chat would have them"))
     async def tokenize(request: Request) -> Response:
@@ -100,13 +134,26 @@ def make_app(served: Served) -> Any:
             _named(body.model, served.settings)
         if (body.prompt is None) == (body.messages is None):
             raise Declined(400, Problem(code="serve/parameter", place="prompt", found="both or neither", allowed="prompt or messages", fix="give one of them"))
-        ids = await outside(_tokens, body, served)
+        ids = await outside(_tokens, body, served, await fetched(body.messages or []))
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": served.settings.engine.max_model_len})
 
     @app.post("/v1/tiles", **_described(TilesRequest, "How the model cuts a picture up"))
     async def tiles(request: Request) -> Response:
         body = await _parsed(TilesRequest, request)
-        return JSONResponse(await outside(picture_tiles, body, served.processor, served.media))
+        async with fetchers:
+            media = await run_in_threadpool(served.media.fetched, [(body.image_url.url, "image_url")])
+        return JSONResponse(await outside(picture_tiles, body, served.processor, media))
+
+    _add_states(app, served)
+    add_page(app, Card(settings=served.settings, processor=served.processor, model=served.model, weights=served.weights, folder=served.folder), outside)
+    _handle_errors(app, served.meters)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return Guard(app, served.settings, served.meters, served.door)  # type: ignore[arg-type]
+
+
+def _add_states(app: FastAPI, served: Served) -> None:
+    """Add the routes that tell what the server is and how it does."""
+    started = int(time.time())
 
     @app.get("/v1/models", summary="The model, by all its names")
     async def models() -> Response:
@@ -120,7 +167,8 @@ def make_app(served: Served) -> Any:
 
     @app.get("/ready", summary="200 while requests are taken")
     async def ready() -> Response:
-        away = served.engine is not None and (served.engine.broken or served.engine.draining)
+        away = served.door.draining or (served.engine is not None and bool(served.engine.broken))
+        away = away or (served.relay is not None and not await alive(served.relay.upstream, READY_PATIENCE))
         return Response(status_code=503 if away else 200)
 
     @app.get("/version", summary="The version of Sightline")
@@ -131,16 +179,11 @@ def make_app(served: Served) -> Any:
     async def metrics() -> Response:
         return Response(served.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    add_page(app, Card(settings=served.settings, processor=served.processor, model=served.model, weights=served.weights, folder=served.folder), outside)
-    _handle_errors(app, served.meters)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return Guard(app, served.settings, served.meters)  # type: ignore[arg-type]
 
-
-def _tokens(body: TokenizeRequest, served: Served) -> list[int]:
+def _tokens(body: TokenizeRequest, served: Served, media: Media) -> list[int]:
     if body.prompt is not None:
         return served.processor.tokenizer.encode(body.prompt)
-    return served.processor.encode(sample_of(body.messages or [], served.media, "tokenize"), answer=False).ids.tolist()
+    return served.processor.encode(sample_of(body.messages or [], media, "tokenize"), answer=False).ids.tolist()
 
 
 async def _parsed(kind: type[T], request: Request) -> T:

@@ -13,13 +13,15 @@ from sightline.errors import Problem, Refused
 from sightline.evaluate.guided import guides_of
 from sightline.model.packing import Encoded
 from sightline.model.processor import Processor
+from sightline.model.token_grammar import TokenGrammar
 from sightline.samples.exchange import Decoding
-from sightline.samples.records import region_record
-from sightline.samples.sample import Regions, Sample
+from sightline.samples.sample import Sample
 from sightline.serve.conversation import refused, sample_of
 from sightline.serve.guard import told
 from sightline.serve.jobs import Added, Began, Declined, Ended, Event, Failed, Job
+from sightline.serve.json_format import JsonFormats
 from sightline.serve.media import Media
+from sightline.serve.named_regions import Masks, NamedRegions, Outside
 from sightline.serve.protocol import ChatRequest
 from sightline.serve.serving_engine import Engine
 from sightline.serve.settings import ServerSettings
@@ -33,28 +35,31 @@ class Prepared:
     sample: Sample
     encoded: Encoded
     decodings: tuple[Decoding, ...]
+    grammar: TokenGrammar | None = None
+    """Of JSON, where it is asked for."""
 
 
-def prepare(request: ChatRequest, processor: Processor, media: Media, settings: ServerSettings, name: str) -> Prepared:
+def prepare(request: ChatRequest, formats: JsonFormats, media: Media, settings: ServerSettings, name: str) -> Prepared:
     """Fetch, decode and encode. Waits: call it outside of the event loop. Raises Declined."""
-    _check(request)
+    check(request)
+    processor = formats.processor
     try:
+        grammar = formats.grammar(request)
         sample = sample_of(request.messages, media, name)
         encoded = processor.encode(sample, answer=False)
         drawn = decodings(request, settings, encoded.length)
         guides_of(processor, dict(enumerate(drawn[:1])))  # refused here, where no codec or too little room is the client's affair
     except Refused as problems:
         raise refused(problems) from None
-    return Prepared(request=request, sample=sample, encoded=encoded, decodings=drawn)
+    return Prepared(request=request, sample=sample, encoded=encoded, decodings=drawn, grammar=grammar)
 
 
-def _check(request: ChatRequest) -> None:
+def check(request: ChatRequest) -> None:
+    """Raises Declined where parameters do not go together."""
     if request.top_logprobs and not request.logprobs:
         raise _wrong("top_logprobs", "top_logprobs without logprobs", "logprobs: true beside it", "add logprobs: true")
     if request.stream_options is not None and not request.stream:
         raise _wrong("stream_options", "stream_options without stream", "stream: true beside it", "drop it")
-    if request.response_format is not None and request.response_format.type not in ("text", "regions"):
-        raise _wrong("response_format", request.response_format.type, "text or regions", "ask in words, and check what comes")
 
 
 def _wrong(place: str, found: str, allowed: str, fix: str) -> Declined:
@@ -84,16 +89,18 @@ class Exchange:
     model: str
     job: Job
     events: asyncio.Queue[Event]
+    named: NamedRegions
+    outside: Outside
     made: int = field(default_factory=lambda: int(time.time()))
     cached: int = 0
     written: int = 0
     """Tokens of all answers."""
-    named: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """Of each choice, its text so far and how many regions of it were told."""
 
     @classmethod
-    def begin(cls, engine: Engine, processor: Processor, prepared: Prepared, settings: ServerSettings, name: str, client: str) -> Exchange:
-        """Hand the request to the engine, or raise Declined. Call it in the event loop."""
+    def begin(
+        cls, engine: Engine, prepared: Prepared, settings: ServerSettings, name: str, client: str, outside: Outside, masks: Masks | None = None
+    ) -> Exchange:
+        """Hand the request to the engine, or raise Declined. Call it in the event loop; `outside` runs a function beside it."""
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
         job = Job(
             encoded=prepared.encoded,
@@ -102,10 +109,21 @@ class Exchange:
             client=client,
             likeliest=prepared.request.top_logprobs or 0,
             deadline=time.monotonic() + settings.request_timeout,
+            grammar=prepared.grammar,
         )
         engine.submit(job)
-        model = settings.served_model_name[0]
-        return cls(engine=engine, processor=processor, prepared=prepared, name=f"chatcmpl-{name}", model=model, job=job, events=events)
+        named = NamedRegions(processor=engine.processor, sample=prepared.sample, masks=masks, off=prepared.grammar is not None)
+        return cls(
+            engine=engine,
+            processor=engine.processor,
+            prepared=prepared,
+            name=f"chatcmpl-{name}",
+            model=settings.served_model_name[0],
+            job=job,
+            events=events,
+            named=named,
+            outside=outside,
+        )
 
     async def _each(self) -> AsyncIterator[Added | Ended]:
         """Events up to the last; raises Declined where the engine gave up. Whoever stops listening before has left, and the job is cancelled."""
@@ -136,21 +154,13 @@ class Exchange:
                 ended[event.choice] = event
             else:
                 shown[event.choice].append(event)
-        choices = [self._choice(ended[number], shown[number]) for number in sorted(ended)]
+        choices = [await self._choice(ended[number], shown[number]) for number in sorted(ended)]
         return {"id": self.name, "object": "chat.completion", "created": self.made, "model": self.model, "choices": choices, "usage": self.usage()}
 
-    def _choice(self, ended: Ended, added: list[Added]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": ended.text, "refusal": None, **self.regions(ended.text)}
+    async def _choice(self, ended: Ended, added: list[Added]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": ended.text, "refusal": None, **await self.named.finished(ended.text, self.outside)}
         logprobs = {"content": [self._logprob(event) for event in added], "refusal": None} if self.prepared.request.logprobs else None
         return {"index": ended.choice, "message": message, "logprobs": logprobs, "finish_reason": ended.finish}
-
-    def regions(self, text: str) -> dict[str, Any]:
-        """Regions that an answer names, in px of the picture that was shown last, and what of them is not well formed. Nothing where the model has no codec."""
-        if self.processor.config.codec is None:
-            return {}
-        items, problems = self.processor.items(text, self.prepared.sample)
-        found = [{**region_record(region), "label": region.label or item.label} for item in items if isinstance(item, Regions) for region in item.regions]
-        return {"regions": found, **({"region_problems": [problem.record() for problem in problems]} if problems else {})}
 
     def _logprob(self, event: Added) -> dict[str, Any]:
         piece = self.processor.tokenizer.piece
@@ -174,34 +184,28 @@ class Exchange:
                 if isinstance(event, Added):
                     logprobs = {"content": [self._logprob(event)], "refusal": None} if self.prepared.request.logprobs else None
                     if event.text or logprobs:
-                        yield self._chunk(event.choice, {"content": event.text, **self._newly_named(event)}, logprobs=logprobs)
+                        yield self._chunk(event.choice, {"content": event.text, **self.named.newly(event.choice, event.text)}, logprobs=logprobs)
                 else:
-                    held_back = event.text[len(self.named.get(event.choice, ("", 0))[0]) :]
-                    yield self._chunk(event.choice, {**({"content": held_back} if held_back else {}), **self.regions(event.text)}, finish=event.finish)
+                    held_back = event.text[len(self.named.texts.get(event.choice, "")) :]
+                    regions = await self.named.finished(event.text, self.outside)
+                    yield self._chunk(event.choice, {**({"content": held_back} if held_back else {}), **regions}, finish=event.finish)
         except Declined as declined:
-            yield _data(told(declined))
+            yield as_event(told(declined))
         else:
             options = self.prepared.request.stream_options
             if options is not None and options.include_usage:
-                yield _data({**self._head(), "choices": [], "usage": self.usage()})
+                yield as_event({**self._head(), "choices": [], "usage": self.usage()})
         yield b"data: [DONE]\n\n"
-
-    def _newly_named(self, event: Added) -> dict[str, Any]:
-        """All regions that a choice has named so far, where there are more of them than were told."""
-        text, told = self.named.get(event.choice, ("", 0))
-        text += event.text
-        found = self.regions(text).get("regions", ()) if event.text else ()
-        self.named[event.choice] = text, max(told, len(found))
-        return {"regions": found} if len(found) > told else {}
 
     def _head(self) -> dict[str, Any]:
         return {"id": self.name, "object": "chat.completion.chunk", "created": self.made, "model": self.model}
 
     def _chunk(self, choice: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None) -> bytes:
-        return _data({**self._head(), "choices": [{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]})
+        return as_event({**self._head(), "choices": [{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]})
 
 
-def _data(value: dict[str, Any]) -> bytes:
+def as_event(value: dict[str, Any]) -> bytes:
+    """A server-sent event."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sightline.errors import Problem, Refused
@@ -22,7 +22,7 @@ def sample_of(messages: Sequence[Message], media: Media, name: str) -> Sample:
     turns = []
     for number, message in enumerate(messages):
         role = "system" if message.role == "developer" else message.role
-        turns.append(Turn(role=role, items=_items(message, f"messages[{number}]", taken)))
+        turns.append(Turn(role=role, items=_items(message, number, taken)))
     sample = Sample(id=name, pictures=tuple(taken.pictures), turns=tuple(turns), origin=Origin(source="request", row=name))
     problems = sample.problems("messages")
     if problems:
@@ -30,6 +30,22 @@ def sample_of(messages: Sequence[Message], media: Media, name: str) -> Sample:
     if turns[-1].role != "user":
         raise _declined("last-message", "messages", f"the last message is the {turns[-1].role}'s", "a user's message at the end", "end with the question")
     return sample
+
+
+def addressed(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """URL and place of every picture of a request, in order."""
+    for number, message in enumerate(messages):
+        for part, told in enumerate(message.content if isinstance(message.content, list) else ()):
+            place = _place(number, part)
+            if isinstance(told, ImagePart):
+                yield told.image_url.url, place
+            elif isinstance(told, VideoPart):
+                url = told.video_url.url
+                yield from [(url, place)] if isinstance(url, str) else [(one, f"{place}.url[{frame}]") for frame, one in enumerate(url)]
+
+
+def _place(message: int, part: int) -> str:
+    return f"messages[{message}].content[{part}]"
 
 
 @dataclass
@@ -55,12 +71,12 @@ class _Pictures:
         return most - len(self.pictures)
 
 
-def _items(message: Message, place: str, taken: _Pictures) -> tuple[Item, ...]:
+def _items(message: Message, number: int, taken: _Pictures) -> tuple[Item, ...]:
     if isinstance(message.content, str):
         return (Text(text=message.content),)
     items: list[Item] = []
-    for number, part in enumerate(message.content):
-        where = f"{place}.content[{number}]"
+    for count, part in enumerate(message.content):
+        where = _place(number, count)
         if isinstance(part, TextPart):
             items.append(Text(text=part.text))
         elif message.role != "user":

@@ -8,7 +8,9 @@ import hmac
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from sightline.errors import Problem
@@ -27,6 +29,8 @@ KINDS |= {405: "MethodNotAllowedError", 415: "UnsupportedMediaTypeError", 422: "
 KINDS |= {500: "InternalServerError", 502: "UpstreamError", 503: "ServiceUnavailableError", 504: "TimeoutError"}
 OPEN = frozenset(("/", "/health", "/ready", "/metrics", "/openapi.json", *(f"/page/{name}" for name in FILES)))
 """Paths that need no key: they tell nothing that was asked or answered."""
+LINGER, LINGER_BYTES = 5.0, 256 << 20
+"""Seconds and bytes for which the rest of a refused body is read and thrown away."""
 _NAME = re.compile(r"[\w.:-]{1,64}")
 
 
@@ -37,11 +41,40 @@ def told(declined: Declined) -> dict[str, Any]:
     return {"error": {"message": message, "type": KINDS.get(declined.status, "APIError"), "param": problem.place, "code": problem.code}}
 
 
+@dataclass(kw_only=True)
+class Door:
+    """Whether requests are taken, and how many were and are not answered yet."""
+
+    draining: bool = False
+    """Nothing more is taken: the server is about to end."""
+    answering: int = 0
+    """Requests whose bodies are here and whose answers are not whole."""
+
+    def check(self) -> None:
+        """Raises Declined where nothing is taken any more."""
+        if self.draining:
+            found, allowed = "the server is about to end", "a server that goes on"
+            raise Declined(503, Problem(code="serve/ending", place="server", found=found, allowed=allowed, fix="try again soon"), 5.0)
+
+    @contextmanager
+    def passed(self, method: str) -> Iterator[None]:
+        """A request that is let in."""
+        if method != "POST":
+            yield
+            return
+        self.check()
+        self.answering += 1
+        try:
+            yield
+        finally:
+            self.answering -= 1
+
+
 class Guard:
     """Lets requests through to an app."""
 
-    def __init__(self, app: App, settings: ServerSettings, meters: Meters) -> None:
-        self.app, self.settings, self.meters = app, settings, meters
+    def __init__(self, app: App, settings: ServerSettings, meters: Meters, door: Door) -> None:
+        self.app, self.settings, self.meters, self.door = app, settings, meters, door
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +85,13 @@ class Guard:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         name = given if _NAME.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request"] = name
-        begun = False
+        begun = whole = False
+
+        async def heard() -> MutableMapping[str, Any]:
+            nonlocal whole
+            message = await receive()
+            whole = not message.get("more_body")
+            return message
 
         async def named(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
@@ -64,13 +103,14 @@ class Guard:
 
         try:
             scope["state"]["client"] = self._client(scope, headers)
-            body = await self._body(scope, headers, receive)
-            await self.app(scope, _again(body, receive), named)
+            body = await self._body(scope, headers, heard)
+            with self.door.passed(scope["method"]):
+                await self.app(scope, _again(body, receive), named)
         except Declined as declined:
             if begun:
                 raise
             self.meters.rejected.labels(str(declined.status)).inc()
-            await answer(named, declined)
+            await answer(named, declined, None if whole else heard)
 
     def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Whose request it is: the key's, where there are keys, else the address's."""
@@ -90,6 +130,7 @@ class Guard:
         most = self.settings.max_body_bytes
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return b""
+        self.door.check()
         if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")[:20]) > most:
             raise self._too_large(most)
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -131,11 +172,18 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return found
 
 
-async def answer(send: Send, declined: Declined) -> None:
-    """Send an error."""
+async def answer(send: Send, declined: Declined, unread: Receive | None) -> None:
+    """Send an error, and let what is unread of the body pass: a connection that is closed before takes the answer with it."""
     body = json.dumps(told(declined)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     if declined.retry_after is not None:
         headers.append((b"retry-after", str(max(1, round(declined.retry_after))).encode()))
     await send({"type": "http.response.start", "status": declined.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            passed, more = 0, unread is not None
+            while unread is not None and more and passed < LINGER_BYTES:
+                message = await unread()
+                passed, more = passed + len(message.get("body", b"")), message.get("more_body", False)
+    await send({"type": "http.response.body", "body": b""})

@@ -9,6 +9,7 @@ from typing import Literal
 
 from sightline.errors import Problem
 from sightline.model.packing import Encoded
+from sightline.model.token_grammar import TokenGrammar
 from sightline.samples.exchange import Decoding
 
 Finish = Literal["stop", "length"]
@@ -74,6 +75,8 @@ class Job:
     """Whose request it is: clients take turns."""
     likeliest: int = 0
     """Likeliest tokens that are told beside each token."""
+    grammar: TokenGrammar | None = None
+    """What its answers are held to, besides that of a decoding."""
     deadline: float = float("inf")
     """time.monotonic() at which it is given up."""
     made: float = field(default_factory=time.monotonic)

@@ -15,8 +15,8 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 from sightline.errors import Problem, Refused
@@ -37,6 +37,10 @@ def _declined(status: int, code: str, place: str, found: str, allowed: str, fix:
     return Declined(status, Problem(code=f"serve/{code}", place=place, found=found, allowed=allowed, fix=fix))
 
 
+def _scheme(url: str) -> str:
+    return url[:8].partition(":")[0].lower()
+
+
 def addresses(host: str, port: int) -> list[str]:
     """Numeric addresses of a host."""
     return list(dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
@@ -48,6 +52,13 @@ class Media:
 
     limits: MediaLimits
     resolve: Resolver = addresses
+    known: Mapping[str, bytes] = field(default_factory=dict)
+    """Pictures of other hosts that are here already, by URL."""
+
+    def fetched(self, urls: Iterable[tuple[str, str]]) -> Media:
+        """The same with the pictures of these (URL, place) at hand that other hosts have, as many as a request may show. Waits for hosts alone and decodes nothing. Raises Declined."""
+        places = {url: place for url, place in urls if _scheme(url) in ("http", "https")}
+        return replace(self, known={url: self._fetched(url, places[url]) for url in [*places][: self.limits.images_per_prompt]}) if places else self
 
     def picture(self, url: str, place: str) -> Picture:
         """The picture of an `image_url`, decoded once. Raises Declined."""
@@ -93,7 +104,9 @@ class Media:
             raise _declined(400, "broken-film", place, str(error), "frames that decode", "send the frames as a list of pictures") from None
 
     def _bytes(self, url: str, place: str) -> bytes:
-        scheme = url[:8].partition(":")[0].lower()
+        scheme = _scheme(url)
+        if url in self.known:
+            return self.known[url]
         if scheme == "data":
             return self._inside(url, place)
         if scheme in ("http", "https"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -13,6 +11,7 @@ from sightline.errors import Problem
 from sightline.lineage import sha256_bytes
 from sightline.serve.card import Card
 from sightline.serve.jobs import Declined
+from sightline.serve.named_regions import Outside
 
 SCRIPTS = ("page.js", "answer.js", "api.js", "dialogs.js", "elements.js", "messages.js", "pictures.js", "regions.js")
 FILES = {"index.html": "text/html", "page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
@@ -21,7 +20,6 @@ POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; bas
 """Nothing from elsewhere, and no script or style inside the document: whatever a model or a file says stays text."""
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """A report is a document of its own: styles and pictures inside it, no script, no origin."""
-Outside = Callable[..., Awaitable[Any]]
 
 
 def add_page(app: FastAPI, card: Card, outside: Outside) -> None:

@@ -87,10 +87,11 @@ class JsonSchema(Body):
     description: str | None = None
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
+    """Taken for the sake of clients: an answer is always held to the schema."""
 
 
 class ResponseFormat(Body):
-    """What an answer must look like. `regions` is ours: the grammar of the model's region codec."""
+    """What an answer must look like: any JSON object, JSON that is valid by a schema (the subset in docs/serving.md), or `regions`, which is ours: the grammar of the model's region codec."""
 
     type: Literal["text", "json_object", "json_schema", "regions"] = "text"
     json_schema: JsonSchema | None = None

@@ -270,7 +270,7 @@ class Engine:
     def _line(self, job: Job, choice: int, decoding: Decoding) -> _Line:
         generator = torch.Generator().manual_seed(decoding.seed) if decoding.temperature > 0 else None
         writing = Writing(self.processor, decoding.stop, decoding.max_tokens)
-        guide = guides_of(self.processor, {0: decoding}).get(0)
+        guide = Guide(grammar=job.grammar, room=decoding.max_tokens) if job.grammar is not None else guides_of(self.processor, {0: decoding}).get(0)
         return _Line(job=job, choice=choice, decoding=decoding, writing=writing, generator=generator, guide=guide)
 
     def _step(self) -> None:

@@ -68,6 +68,8 @@ class ServerSettings:
     """Longest answer where the request does not say."""
     decoders: int = 2
     """Pictures decoded at the same time."""
+    fetchers: int = 16
+    """Requests whose pictures are fetched from other hosts at the same time: those wait, and hold nobody else up."""
     engine: EngineLimits = field(default_factory=EngineLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
     canary: CanarySettings | None = None

@@ -21,7 +21,7 @@ from sightline.model.assembly import ModelConfig
 from sightline.model.chat import template
 from sightline.model.native.key_rules import Move, moves_in, moves_out
 from sightline.model.native.native_format import NativeFormat, Written
-from sightline.model.native.native_table import NATIVE_FORMATS
+from sightline.model.native.native_table import NATIVE_FORMATS, format_of
 from sightline.model.native.native_weights import (
     Native,
     blank,
@@ -79,32 +79,38 @@ class Record:
 def load_published(folder: Path) -> tuple[Model, Processor, str]:
     """Model (eval mode, float32), processor and weights id of a published folder, as `directory.load` gives them of a model directory."""
     native = load(folder)
-    processor, config = _processor(native)
-    model = Model(config)
+    processor = _processor(native.published, native.format, native.config)
+    model = Model(processor.config)
     directory.fill(model, native.tensors, str(folder))
     if model.language_model is not None:
         model.language_model.prove_logits()
     return model.eval(), processor, directory.weights_id(directory.part_ids(model))
 
 
-def _processor(native: Native) -> tuple[Processor, ModelConfig]:
-    tokenizers = tokenizers_of(native.published, native.format, native.config)
-    config = with_ids(native.config, *tokenizers)
-    return Processor(config, *tokenizers), config
+def published_processor(folder: Path) -> Processor:
+    """The processor of a published folder, without its weights. Raises Refused as `load_published` does, but for tensors."""
+    published = read_published(folder)
+    found = format_of(published.said, str(folder / CONFIG))
+    return _processor(published, found, native_config(published, found))
+
+
+def _processor(published: Published, found: NativeFormat, config: ModelConfig) -> Processor:
+    tokenizers = tokenizers_of(published, found, config)
+    return Processor(with_ids(config, *tokenizers), *tokenizers)
 
 
 def import_(folder: Path, out: Path, golden: Golden | None = None) -> Native:
     """A model directory of a published checkpoint, in the dtypes that it has. `golden`: writes golden requests with the loaded model. Raises Refused as `load` does."""
     native = load(folder)
-    processor, config = _processor(native)
+    processor = _processor(native.published, native.format, native.config)
     with artifact(out) as temporary:
-        model = filled(config, native.tensors)
+        model = filled(processor.config, native.tensors)
         weights = directory.save(temporary, model, processor)
         _write_record(temporary / RECORD, native)
         fingerprint = sha256_json([native.format.name, native.published.said])
         Lineage(id=sha256_json([fingerprint, weights]), kind="model", config=fingerprint).write(temporary)
         if golden is not None:
-            loaded = Model(config)
+            loaded = Model(processor.config)
             directory.fill(loaded, native.tensors, str(folder))
             golden(temporary, loaded.eval(), processor, weights)
     return native

@@ -41,6 +41,11 @@ function firstOf([, height, runs]) {
   return [Math.floor(place / height), place % height];
 }
 
+/** A mask as an element over its picture. */
+function laid(mask, width, height, colour) {
+  return svg("image", { href: painted(mask, colour), x: 0, y: 0, width, height, preserveAspectRatio: "none" });
+}
+
 /** The element of a region, and where its label stands: [x, y] in px of the picture. Null for what is not of a place. */
 function drawn(region, width, height, colour) {
   if (region.rotated_box || region.polygon) {
@@ -49,7 +54,7 @@ function drawn(region, width, height, colour) {
     return [svg("polygon", { points: points.map((point) => point.join()).join(" ") }), top];
   }
   if (region.point) return [svg("path", { d: `M${region.point.join(" ")}h0.001`, class: "point" }), region.point];
-  if (region.mask) return [svg("image", { href: painted(region.mask, colour), x: 0, y: 0, width, height, preserveAspectRatio: "none" }), firstOf(region.mask)];
+  if (region.mask) return [laid(region.mask, width, height, colour), firstOf(region.mask)];
   if (region.tap !== undefined) return null;
   const [x0, y0, x1, y1] = region.box ?? [0, 0, width, height];
   return [svg("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0 }), [x0, y0]];
@@ -76,21 +81,23 @@ export function pin(chip, [x, y], [across, down]) {
 export function figure(picture, number, regions) {
   const [whole, over] = stage(picture, say("picture-regions", number, regions.length));
   whole.classList.toggle("many", regions.length > MANY);
+  const { width, height } = picture;
   for (const [index, region] of regions) {
     const label = region.label ?? "";
     const colour = colourOf(label, index);
-    const found = drawn(region, picture.width, picture.height, colour);
+    const found = drawn(region, width, height, colour);
     if (!found) continue;
     const [shape, place] = found;
-    shape.classList.add("region");
+    const shapes = region.mask && shape.tagName !== "image" ? [laid(region.mask, width, height, colour), shape] : [shape];
+    for (const one of shapes) one.classList.add("region");
     const chip = make("span", { className: "chip" }, `${index + 1}`, ...(label ? [" ", make("span", { className: "label", textContent: label })] : []));
-    for (const one of [shape, chip]) {
+    for (const one of [...shapes, chip]) {
       one.style.setProperty("--region", colour);
       one.dataset.region = index;
     }
     const [x, y] = [place[0] / picture.width, place[1] / picture.height].map((share) => Math.min(Math.max(share, 0), 1));
     pin(chip, [x, y], [x > 0.7 ? "-100%" : "0", y > 0.08 ? "-100%" : "0"]);
-    over.append(shape);
+    over.append(...shapes);
     whole.append(chip);
   }
   return make("figure", {}, whole);
