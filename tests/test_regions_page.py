@@ -15,7 +15,7 @@ from sightline.cli.eval_verb import evaluate
 from sightline.samples.codec_table import CODEC, PRESETS
 from sightline.samples.codecs import Codec, text_of
 from sightline.samples.frames import frame_of
-from sightline.samples.sample import Box, Point, Region, Regions, RotatedBox
+from sightline.samples.sample import Box, Point, Polygon, Region, Regions, RotatedBox
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,10 @@ def test_its_table_is_what_codecs_write(page: str) -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| `(.*?)` \|", page, re.MULTILINE))
     assert set(rows) == {*PRESETS, *CODEC.table()} - {"xyhwt"}
     turned, upright, point = RotatedBox(cx=400, cy=300, w=200, h=100, theta=30), Box(x0=300, y0=250, x1=500, y1=350), Point(x=400, y=300)
+    outline = Polygon(points=((300, 250), (500, 250), (500, 350), (300, 350)))
     for name, text in rows.items():
         codec = cast(Codec, CODEC.parse({"frame": "source", "kind": name, **PRESETS.get(name, {})}))
-        shape = next(one for one in (turned, upright, point) if isinstance(one, codec.holds))
+        shape = next(one for one in (turned, upright, point, outline) if isinstance(one, codec.holds))
         assert text_of(codec.render(Regions(regions=(Region(shape=shape),)), frame_of(codec.frame, 800, 600))) == text.replace("\\|", "|")
 
 

@@ -28,6 +28,8 @@ from sightline.train.stage import StageConfig
 
 SAMPLED = 2000
 """Rows that are measured of a store, spread evenly."""
+MASKS = 3
+"""Masks that are taken of a picture where a stage learns masks (LISA: at most three classes a sample)."""
 _QUANTILES = 200
 """Rows that stand for a declared distribution."""
 _LETTERS = 600
@@ -86,6 +88,11 @@ class BlankPictures(Processor):
         del root
         bands = len(self.config.bands) * len(getattr(picture, "pictures", (picture,)))
         return tuple(torch.zeros(bands, crop.window[3], crop.window[2], dtype=torch.uint8) for crop in tiling.crops)
+
+    def read(self, picture: Picture, bands: tuple[str, ...], root: Path | None = None) -> np.ndarray:
+        """Zeros."""
+        del root
+        return np.zeros((picture.height, picture.width, len(bands)), np.uint8)
 
 
 def letters(config: ModelConfig, controls: Sequence[str]) -> TextTokenizer:
@@ -214,7 +221,9 @@ def worst_batch(lengths: Sequence[RowLength], rows: int, processor: BlankPicture
         answers = max(1, one.answers - bare[key].answers + 1)
         sample = stand_in(said, max(0, one.tokens - bare[key].tokens + 2 - answers), answers, by_letter)
         different = tuple(replace(picture, hash=f"{number:032x}{place:032x}") for place, picture in enumerate(sample.pictures))
-        encoded.append(objective.encode(replace(sample, id=str(number), pictures=different), by_letter, rng))
+        made = objective.encode(replace(sample, id=str(number), pictures=different), by_letter, rng)
+        masks = ((0, (0, None)),) * MASKS if "mask" in objective.needs and different else ()
+        encoded.append(replace(made, taps=masks))
     words = len(getattr(objective, "words", ()))
     packed, _ = shares_bins(processor.config, pack, "plan")
     return by_letter.collate([encoded] if packed else [[one] for one in encoded], tag_words=words), [length_of(one) for one in encoded]

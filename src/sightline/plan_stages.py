@@ -191,7 +191,9 @@ def _memory(
                 severity="warn",
             )
         ]
-    sharding = sharding if tuple(objective.needs) == ("write",) else "none"  # what runs an unknown number of times is whole on each device
+    sharding = (
+        sharding if "write" in objective.needs and not set(objective.needs) - {"write", "mask"} else "none"
+    )  # what runs an unknown number of times is whole on each device
     devices = machine.devices if sharding == "fsdp" else 1
     whole, half = found
     if rows > MANY:

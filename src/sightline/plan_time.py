@@ -161,12 +161,13 @@ def stage_flops(model: Model, data: Sequence[DataRows], rows: int, cached: bool,
     share = {one.name: rows * one.rows / max(1, epoch) for one in data}
     found: dict[str, float] = {}
     language = model.config.language_model
+    drawn = {f"heads.{name}": float(head.tokens(model.config.encoders)) for name, head in model.config.heads.named().items()}
     for one in data:
         visits = share[one.name]
         looks = min(visits * max(1e-9, one.mean("pictures")), one.pictures) / max(1e-9, one.mean("pictures")) if cached and one.pictures else visits
         for path, cost in work.items():
             encoder = path.removeprefix("encoders.") if path.startswith("encoders.") else None
-            tokens = {"head": one.mean("answers"), "language_model": one.mean("tokens"), "text_encoder": one.mean("tokens") or 77.0}.get(
+            tokens = {"head": one.mean("answers"), "language_model": one.mean("tokens"), "text_encoder": one.mean("tokens") or 77.0, **drawn}.get(
                 path, one.mean("entries") if encoder is None else one.encoded(encoder)
             )
             again = cost.forward if recompute and cost.backward and path != "head" else 0.0

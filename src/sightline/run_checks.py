@@ -51,6 +51,8 @@ def absent_weights(loaded: Loaded[Recipe]) -> Iterator[Problem]:
     for name, config in loaded.recipe.all_models().items():
         parts: list[tuple[str, object]] = [(f"encoders.{number}", encoder) for number, encoder in enumerate(config.encoders)]
         parts += [(part, getattr(config, part)) for part in ("connector", "language_model", "text_encoder")]
+        parts += [(f"heads.{name}", head) for name, head in config.heads.named().items()]
+        parts += [(f"heads.{name}.encoder", getattr(head, "encoder", None)) for name, head in config.heads.named().items()]
         for part, said in parts:
             checkpoint = getattr(said, "checkpoint", None)
             if checkpoint is not None and composite_weights.find(checkpoint) is None:
@@ -130,7 +132,8 @@ def part_paths(config: ModelConfig) -> list[str]:
         "language_model": config.language_model is not None,
         "text_encoder": own_text,
     }
-    return [*(encoder.path for encoder in config.encoders), *joined, *(path for path, is_there in there.items() if is_there)]
+    heads = [f"heads.{name}" for name in config.heads.named()]
+    return [*(encoder.path for encoder in config.encoders), *joined, *(path for path, is_there in there.items() if is_there), *heads]
 
 
 def _origins(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
@@ -165,7 +168,7 @@ def _objective(loaded: Loaded[Recipe], stage: StageConfig) -> Iterator[Problem]:
             place=loaded.place(f"{path}.objective"),
             found=f"stages.{stage.name}: the model can {', '.join(config.abilities) or 'nothing'}",
             allowed=f"a model that can {', '.join(lacking)}",
-            fix="add the part that gives it: language_model (write), text_encoder (embed)",
+            fix="add the part that gives it: language_model (write), text_encoder (embed), heads.mask (mask)",
         )
     if not objective.splits and stage.micro_batch not in (None, stage.batch):
         yield Problem(

@@ -15,6 +15,7 @@ from sightline.data.readers.karpathy_captions import KarpathyCaptions
 from sightline.data.readers.label_masks import LabelMasks
 from sightline.data.scenes import Scenes
 from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
+from sightline.data.segment_questions import Segment
 from sightline.evaluate.benchmarks import Questions as QuestionBenchmark
 from sightline.kinds import Config
 from sightline.lineage import write_text
@@ -49,6 +50,8 @@ _UNMADE = ("change", "zero-shot")
 """Benchmarks of pairs and of one class a picture, which made scenes are not."""
 _CAPTIONED = {"captions", "caption-set", "retrieval"}
 """Benchmarks that need captions."""
+_MASKED = {"masks"}
+"""Benchmarks that need masks."""
 _SPREAD = 0.09
 """Standard deviation of random weights: narrow layers learn little from the 0.02 of wide ones."""
 _LOUD = 3.0e-3
@@ -264,6 +267,8 @@ def _operators(recipe: Recipe, name: str) -> list[Config]:
     said = recipe.data[name].expect
     if "text" in objectives or (said is not None and said.size is None):
         return [Notes(per_picture=1)]
+    if "mask" in objectives or scored & _MASKED:
+        return [Segment(per_picture=2)]
     described = objectives & {"contrastive", "picture-text"} or scored & _CAPTIONED or _has_captions(recipe, name)
     return [Captions()] if described else [Questions(per_picture=1)]
 

@@ -15,12 +15,13 @@ from published_files import built, png, values
 from sightline.errors import Problem, Refused
 from sightline.evaluate.benchmark_table import BENCHMARK
 from sightline.evaluate.localisation import Truth, average_precision, compare, detection_flags, localisation_metrics
-from sightline.evaluate.mask_figures import Pixels, count_pixels, mask_metrics, painted
+from sightline.evaluate.mask_figures import Pixels, count_pixels, mask_metrics
 from sightline.evaluate.read_sets import samples_at
 from sightline.evaluate.region_benchmarks import RegionBenchmark
 from sightline.samples.codecs import FORMAT_ERROR
 from sightline.samples.exchange import Answer
 from sightline.samples.geometry import canonical, corners, encode_mask
+from sightline.samples.painting import painted
 from sightline.samples.sample import Box, Region, Regions, RotatedBox
 
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sightline.errors import Refused
-from sightline.evaluate.mask_figures import painted
 from sightline.refine.box_masks import FillBox, Refined, filled, prompts_of
 from sightline.refine.objects import shape_of
 from sightline.samples.exchange import Answer, Request
 from sightline.samples.geometry import decode_mask
+from sightline.samples.painting import painted
 from sightline.samples.sample import Box, Mask, Origin, Picture, Point, Region, Regions, RotatedBox, Sample, Text
 from sightline.samples.upright_crops import TurnedBox, box_around
 

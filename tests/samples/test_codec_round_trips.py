@@ -19,7 +19,7 @@ from sightline.samples.geometry import canonical, corners
 from sightline.samples.sample import Box, Point, Region, Regions, RotatedBox, Shape
 
 MANY, TOGETHER = 10_000, 50
-SAID: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in sorted(CODEC.table()) if kind != "xyhwt"} | {
+SAID: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in sorted(CODEC.table()) if kind not in ("xyhwt", "seg")} | {
     name: dict(said) for name, said in PRESETS.items()
 }
 SEEN = ((336, 336), (224, 448), (1000, 28))

@@ -19,7 +19,7 @@ from sightline.samples.frames import Frame, frame_of
 from sightline.samples.geometry import canonical, corners, encode_mask, rotated_iou
 from sightline.samples.sample import Box, Mask, Point, Polygon, Region, Regions, RotatedBox, Shape, Tap, Text
 
-KINDS = sorted(CODEC.table())
+KINDS = sorted(set(CODEC.table()) - {"seg"})  # tokens of masks: test_mask_codec.py
 PADDED = Frame(width=336, height=336, scale=(0.42, 0.42), offset=(0.0, 42.0))
 SQUASHED = Frame(width=224, height=224, scale=(0.28, 0.373))
 

@@ -16,7 +16,9 @@ from sightline.samples.geometry import canonical
 from sightline.samples.grammar import DEAD, Grammar, range_regex
 from sightline.samples.sample import Box, Point, Region, Regions, RotatedBox, Shape, Text
 
-SAID: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in sorted(CODEC.table())} | {name: dict(said) for name, said in PRESETS.items()}
+SAID: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in sorted(CODEC.table()) if kind != "seg"} | {
+    name: dict(said) for name, said in PRESETS.items()
+}
 SAID |= {
     "le45": {"kind": "xyhwt", "angle": "le45"},
     "ferret-tagged": {"kind": "ferret", "phrase": "tagged"},

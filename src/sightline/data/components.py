@@ -48,8 +48,8 @@ class Components:
     """Two pieces are nearer than 3 px: whether they are one object or several cannot be told from the mask."""
 
 
-def components_of(pixels: NDArray[np.bool_], *, closing: bool = False) -> Components:
-    """The 8-connected components of a (height, width) mask, without specks.
+def components_of(pixels: NDArray[np.bool_], *, closing: bool = False, least: float | None = None) -> Components:
+    """The 8-connected components of a (height, width) mask, without specks: those below `least` px, by default max(16, 1e-4 of the picture).
 
     `closing` joins pieces over gaps of up to 2 px before they are labelled (a 3x3 closing). Boxes go around the corners of pixels, not their centres, which would make each side 1 px short.
     """
@@ -57,7 +57,7 @@ def components_of(pixels: NDArray[np.bool_], *, closing: bool = False) -> Compon
     filled: NDArray[Any] = ndimage.binary_closing(np.pad(pixels, 1), _EIGHT)[1:-1, 1:-1] if closing else pixels
     labelled = _labelled(filled)
     areas = np.bincount(labelled.ravel())[1:]
-    least = max(LEAST_PIXELS, LEAST_SHARE * height * width)
+    least = max(LEAST_PIXELS, LEAST_SHARE * height * width) if least is None else least
     found: list[Component] = []
     for number, window in enumerate(ndimage.find_objects(labelled), 1):
         if window is None or areas[number - 1] < least:

@@ -25,6 +25,7 @@ from sightline.data.reading import OnProblem, read_sets, sets_of
 from sightline.data.rewriting import AskQuestions, Rewrite
 from sightline.data.scenes import MAKER
 from sightline.data.scoring import ByScore, ClipScore, MatchScore, Perplexity
+from sightline.data.segment_questions import Segment
 from sightline.data.synthesis.reach import coverage
 from sightline.data.synthesis.synthesize import Synthesize
 from sightline.data.tiling_annotations import Tile
@@ -33,7 +34,7 @@ from sightline.kinds import Config
 from sightline.samples.sample import Sample
 from sightline.samples.store import Store
 
-_MAKING = (Captions, Questions, Notes, Synthesize, Tile, Dihedral, Corrupt, ChangeNotes)
+_MAKING = (Captions, Questions, Notes, Segment, Synthesize, Tile, Dihedral, Corrupt, ChangeNotes)
 _CLEANING = (Take, Dedup, SemanticDedup, UnifyLabels, DropQuestions, DropCaptions, KnownLabels, Variety, NounPhrases)
 _ASKING = (Caption, Match, RankCaptions, Rewrite, AskQuestions, Perplexity, ClipScore, MatchScore, ByScore)
 for _operator in (*_MAKING, *_CLEANING, *_ASKING):

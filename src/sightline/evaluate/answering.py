@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 
 from sightline.errors import Problem, Refused
-from sightline.evaluate.generation import answers_of_bins
+from sightline.evaluate.drawn_masks import with_masks
+from sightline.evaluate.generation import Drawn, answers_of_bins
 from sightline.evaluate.golden import check_golden
 from sightline.evaluate.looked import Looked
 from sightline.evaluate.prefixes import Bin, Counts, Spelling, arrange
@@ -27,7 +28,7 @@ from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request, answer_key
 from sightline.samples.pictures import read_picture
-from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Item, Origin, Picture, Sample, Show, Text, Turn
 from sightline.train.processes import local_device
 
 TOKENS, CPU_TOKENS = 262144, 8192
@@ -45,6 +46,16 @@ class _Prompt:
     request: Request
     encoded: Encoded
     key: str
+
+
+class Told(NamedTuple):
+    """What an answer says."""
+
+    text: str
+    stopped: bool
+    """Whether a stop of the request ended it."""
+    items: tuple[Item, ...]
+    problems: tuple[Problem, ...]
 
 
 class _Size(NamedTuple):
@@ -225,16 +236,23 @@ class LocalAnswerer:
         self._features.look([encoded[number] for one in bins for number in one.lines])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             drawn = answers_of_bins(self.model, self.processor, bins, encoded, [prompt.request.decoding for prompt in prompts], self._features)
+            told = {number: self._told(prompts[number], one) for number, one in drawn.items()}
         seconds = (time.monotonic() - began) / len(drawn)
-        return [self._finish(prompts[number], tokens, logps, seconds) for number, (tokens, logps) in drawn.items()]
+        return [self._finish(prompts[number], drawn[number], one, seconds) for number, one in told.items()]
 
-    def _finish(self, prompt: _Prompt, tokens: list[int], logps: list[float], seconds: float) -> Answer:
-        ended = self.processor.ended(tokens)
-        text = self.processor.decode(tokens)
+    def _told(self, prompt: _Prompt, drawn: Drawn) -> Told:
+        """What an answer says, as far as its stops let it; its masks are drawn."""
+        text, stopped = self.processor.decode(drawn.tokens), False
         for stop in prompt.request.decoding.stop:
             if stop in text:
-                text, ended = text[: text.index(stop)], True
-        items, problems = self.processor.items(text, prompt.request.sample)
+                text, stopped = text[: text.index(stop)], True
+        sample = prompt.request.sample
+        items, problems = with_masks(self.model, self.processor, *self.processor.items(text, sample), drawn.tokens, drawn.taps, sample)
+        return Told(text, stopped, items, problems)
+
+    def _finish(self, prompt: _Prompt, drawn: Drawn, told: Told, seconds: float) -> Answer:
+        tokens, logps, ended = drawn.tokens, drawn.logps, told.stopped or self.processor.ended(drawn.tokens)
+        text, items, problems = told.text, told.items, told.problems
         return Answer(
             key=prompt.key,
             sample=prompt.request.sample.id,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,15 @@ from sightline.samples.exchange import Decoding
 
 READ, CPU_READ = 32768, 2048
 """Tokens of prompts that go through the model at once: on a CPU what its caches hold, which is several times as fast as memory."""
-Drawn = tuple[list[int], list[float]]
-"""Tokens of an answer and their log-probabilities, what ends it included."""
+
+
+class Drawn(NamedTuple):
+    """An answer, what ends it included."""
+
+    tokens: list[int]
+    logps: list[float]
+    taps: list[Tensor]
+    """Hidden states (D,) that predicted the tokens of masks."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +57,7 @@ def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: C
     sees = state.sees.tolist() if state.sees is not None else [None] * len(branches)
     known = enumerate(zip(branches, state.next.tolist(), sees))
     lines = [_Line(number=b, bin=b, branch=branch, position=position, sees=seen and tuple(seen)) for b, (branch, position, seen) in known]
-    return _written(model, h, state, lines, decodings, ended, {})
+    return _written(model, h, state, lines, decodings, ended, {}, None)
 
 
 def answers_of_bins(
@@ -67,7 +75,7 @@ def answers_of_bins(
     h, state = torch.cat([h for h, _ in found]), State.join([state for _, state in found])
     del found
     own = {place: guides[line.number] for place, line in enumerate(lines) if line.number in guides}
-    drawn = _written(model, h, state, lines, [decodings[line.number] for line in lines], processor.ended, own)
+    drawn = _written(model, h, state, lines, [decodings[line.number] for line in lines], processor.ended, own, processor.tap_id)
     return {line.number: own for line, own in zip(lines, drawn)}
 
 
@@ -138,10 +146,11 @@ def _written(
     decodings: Sequence[Decoding],
     ended: Callable[[list[int]], bool],
     guides: Mapping[int, Guide],
+    tap: int | None,
 ) -> list[Drawn]:
-    """Answers of all lines, in their order, from the hidden states (A, D) of their last tokens; lines that end leave the batch."""
+    """Answers of all lines, in their order, from the hidden states (A, D) of their last tokens; lines that end leave the batch. `tap`: the token of masks."""
     assert model.language_model is not None
-    drawn: list[Drawn] = [([], []) for _ in lines]
+    drawn = [Drawn([], [], []) for _ in lines]
     generators = {place: torch.Generator().manual_seed(d.seed) for place, d in enumerate(decodings) if d.temperature > 0}
     active = list(range(len(lines)))
     while active:
@@ -151,10 +160,13 @@ def _written(
         chosen = logps.gather(1, torch.tensor(tokens, device=logps.device)[:, None])[:, 0].tolist()
         going = []
         for row, one in enumerate(active):
-            drawn[one][0].append(tokens[row])
-            drawn[one][1].append(chosen[row])
-            may = one not in guides or taken(guides[one], *drawn[one])
-            if may and len(drawn[one][0]) < decodings[one].max_tokens and not ended(drawn[one][0]):
+            own = drawn[one]
+            own.tokens.append(tokens[row])
+            own.logps.append(chosen[row])
+            if tokens[row] == tap:
+                own.taps.append(h[row].clone())
+            may = one not in guides or taken(guides[one], own.tokens, own.logps)
+            if may and len(own.tokens) < decodings[one].max_tokens and not ended(own.tokens):
                 going.append(row)
         if not going:
             break

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely import Polygon as Outline
-from shapely import contains_xy, make_valid, prepare
 
 from sightline.evaluate.localisation import ratio
 from sightline.evaluate.metrics import Value
 from sightline.evaluate.published import resampled
-from sightline.samples.geometry import corners, decode_mask
-from sightline.samples.sample import Box, Mask, Polygon, Region, RotatedBox
 
 
 class Pixels(NamedTuple):
@@ -49,38 +44,6 @@ def count_pixels(true: NDArray[np.bool_], found: NDArray[np.bool_], ignored: NDA
         true, found = true & ~ignored, found & ~ignored
     both = int(np.count_nonzero(true & found))
     return Pixels(both, int(np.count_nonzero(true)) - both, int(np.count_nonzero(found)) - both)
-
-
-def painted(regions: Sequence[Region], width: int, height: int) -> NDArray[np.bool_]:
-    """(height, width): pixels whose centre lies in one of the shapes; boxes are filled, points and the whole picture paint nothing. A mask of another size paints nothing either."""
-    found = np.zeros((height, width), bool)
-    for region in regions:
-        if isinstance(region.shape, Mask):
-            if (region.shape.width, region.shape.height) == (width, height):
-                found |= decode_mask(region.shape)
-        elif (outline := _outline(region)) is not None:
-            _fill(found, outline)
-    return found
-
-
-def _fill(found: NDArray[np.bool_], outline: Sequence[tuple[float, float]]) -> None:
-    """Set the pixels (height, width) whose centre lies in an outline; one that crosses itself holds what is inside any part of it."""
-    shape = make_valid(Outline(outline))
-    prepare(shape)
-    left, top, right, bottom = shape.bounds
-    rows, columns = slice(max(int(top), 0), max(math.ceil(bottom), 0)), slice(max(int(left), 0), max(math.ceil(right), 0))
-    window = found[rows, columns]
-    y, x = np.indices(window.shape)
-    window |= contains_xy(shape, x + columns.start + 0.5, y + rows.start + 0.5)
-
-
-def _outline(region: Region) -> list[tuple[float, float]] | None:
-    shape = region.shape
-    if isinstance(shape, Box):
-        return [(shape.x0, shape.y0), (shape.x1, shape.y0), (shape.x1, shape.y1), (shape.x0, shape.y1)]
-    if isinstance(shape, RotatedBox):
-        return [(float(x), float(y)) for x, y in corners(shape)]
-    return list(shape.points) if isinstance(shape, Polygon) and len(shape.points) > 2 else None
 
 
 def mask_metrics(counts: Sequence[Pixels], labels: Sequence[str], pictures: Sequence[Hashable]) -> dict[str, Value]:

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 
 from sightline.data.facts import Facts, facts_of
 from sightline.data.labels import LabelTable
-from sightline.evaluate.mask_figures import painted
+from sightline.samples.painting import painted
 from sightline.samples.pictures import rgb_pixels
 from sightline.samples.sample import Point, Region, Sample
 

@@ -17,6 +17,7 @@ from sightline.model.connectors import Connector
 from sightline.model.encoder_table import ENCODER
 from sightline.model.encoders import VisionEncoder
 from sightline.model.fusion import FUSION, Fusion, SequenceFusion
+from sightline.model.head_table import Heads
 from sightline.model.language import LanguageModel
 from sightline.model.language_table import LANGUAGE_MODEL
 from sightline.model.layout_table import LAYOUT
@@ -88,6 +89,8 @@ class ModelConfig(Config):
     codec: Annotated[Codec, CODEC, BeforeValidator(codec_said)] | None = None
     """How regions are written in questions and answers and read out of answers: a kind, its name alone, or `xyhwt-pad` or `xyhwt-axis`. Without it answers hold no regions,
     and questions only those that `regions` makes vectors of."""
+    heads: Heads = Heads()
+    """What reads hidden states besides the words that are written: `mask` draws the masks that answers name."""
     layout: Annotated[Layout, LAYOUT] = FlatLayout()
     """Order of entries and what stands around them."""
     fusion: Annotated[Fusion, FUSION] = SequenceFusion()
@@ -135,6 +138,10 @@ class ModelConfig(Config):
             self._prompts_fit(self.prompts)
         if self.codec is not None:
             self._codec_fits(self.codec)
+        if self.heads.mask is not None and (self.codec is None or "tap" not in self.codec.marks or not self.encoders):
+            raise ValueError("heads.mask draws the masks of pictures that a codec has tokens for: add encoders, and such a codec, such as `seg`")
+        if self.heads.mask is not None and (faults := self.heads.mask.faults(self.encoders)):
+            raise ValueError("; ".join(faults))
         if self.text_part is not None and getattr(self, self.text_part) is None:
             raise ValueError(f"text_encoder: there is no {self.text_part} to share")
         return self
@@ -152,8 +159,8 @@ class ModelConfig(Config):
             raise ValueError("this codec asks for vectors of regions: add a sampler under `regions`, or set `feature: false`")
         if self.regions is not None and "feature" not in codec.marks:
             raise ValueError("this codec asks for no vectors of regions: drop `regions`, or choose a codec with `feature: true`")
-        if set(codec.marks) - {"feature"}:
-            raise ValueError(f"this codec marks {', '.join(codec.marks)}: only feature vectors are written here")
+        if "tap" in codec.marks and self.heads.mask is None:
+            raise ValueError("this codec writes a token for each mask: add a head that draws them under `heads.mask`")
 
     @property
     def text_part(self) -> Literal["connector", "language_model"] | None:
@@ -190,9 +197,9 @@ class ModelConfig(Config):
 
     @property
     def abilities(self) -> tuple[str, ...]:
-        """write with a language model; embed with a text encoder, and match and tell where it can."""
+        """write with a language model; embed with a text encoder, and match and tell where it can; mask with the head of this name."""
         told = self._text_abilities() if self.text_encoder is not None else ()
-        return (*(("write",) if self.language_model is not None else ()), *told)
+        return (*(("write",) if self.language_model is not None else ()), *told, *self.heads.named())
 
     def _text_abilities(self) -> tuple[str, ...]:
         part = getattr(self, self.text_part) if self.text_part else self.text_encoder
@@ -233,9 +240,11 @@ class ModelConfig(Config):
         Where side texts have no tokenizer of their own, the model's serves both.
         """
         text, side_control = vocabulary if side is None else side, side_control or control
+        encoders = [encoder.resolve() for encoder in self.encoders]
         return self.model_copy(
             update={
-                "encoders": [encoder.resolve() for encoder in self.encoders],
+                "encoders": encoders,
+                "heads": Heads(mask=self.heads.mask.resolve(encoders) if self.heads.mask else None),
                 "language_model": self.language_model.resolve(vocabulary, control) if self.language_model else None,
                 "text_encoder": self.text_encoder.resolve(text, side_control) if self.text_encoder else None,
                 "connector": self.connector.resolve(text, side_control) if self.connector else None,
@@ -260,6 +269,7 @@ class ModelConfig(Config):
                 "combine": self.combine.twin() if self.combine else None,
                 "connector": self.connector.twin() if self.connector else None,
                 "regions": self.regions.twin() if self.regions else None,
+                "heads": Heads(mask=self.heads.mask.twin() if self.heads.mask else None),
                 "layout": self.layout.twin(),
                 "fusion": self.fusion.twin(),
                 "language_model": self.language_model.twin() if self.language_model else None,

@@ -1,7 +1,7 @@
 """Batch and Output: what the processor hands to a model, and what comes back.
 
 Letters: B bins, T decoder tokens a bin, S slots, A answer tokens, P pictures, K crops, N entries of the feature table, X side texts, C encoder channels, D language-model
-width, E joint embedding width, V vocabulary, Q vectors per picture.
+width, E joint embedding width, V vocabulary, Q vectors per picture, G masks.
 """
 
 from __future__ import annotations
@@ -98,6 +98,17 @@ class SideTexts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskTaps:
+    """What a mask head is asked: G masks on V pictures, each seen whole in a square of S px; s = S / stride places of the head's grid."""
+
+    answers: Tensor  # (G,) int64 which of the batch's answers predicts the token of each mask
+    views: Tensor  # (G,) int64 the picture that it lies on
+    pixels: Tensor  # (V, bands, S, S) float32 on the scale 0..255 on which encoders normalise
+    share: Tensor  # (V, s, s) float32 how much of each place shows picture, 0..1
+    targets: Tensor | None = None  # (G, s, s) float32 how much of each place the true mask covers, 0..1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """One micro-batch. What is not in `answers` is not supervised: there is no ignore index."""
 
@@ -116,6 +127,8 @@ class Batch:
     regions: tuple[PlacedShape, ...] = ()
     """(picture, shape) of the regions that slots take, in px of the source picture; None = the whole picture."""
     tags: Tensor | None = None  # (P, W) uint8: which of the objective's words the captions of a picture name
+    masks: MaskTaps | None = None
+    """Masks that answers name; None where they name none, or the model has no head that draws them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +153,7 @@ class Output:
     texts: Tensor | None = None  # (X, E) unit vectors
     match: Tensor | None = None  # (Y, 2) logits: no match, match
     features: Features | None = None  # what the text encoder read of the pictures
+    masks: Tensor | None = None  # (G, s, s) logits of the batch's masks; None where it has none
 
 
 def to_device(value: T, device: torch.device | str) -> T:

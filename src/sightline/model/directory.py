@@ -193,6 +193,7 @@ def _stated(config: ModelConfig) -> dict[str, Any]:
     """A model's Config as config.json states it: parts by path, then what concerns all of them."""
     whole = config.model_dump(mode="json")
     parts = {f"encoders.{encoder['name']}": encoder for encoder in whole.pop("encoders")}
+    parts |= {f"heads.{name}": part for name, part in whole.pop("heads").items() if part is not None}
     for name in ("combine", "connector", "prompts", "regions", "layout", "fusion", "language_model", "text_encoder"):
         part = whole.pop(name)
         if part is not None:
@@ -204,7 +205,8 @@ def _understood(head: dict[str, Any]) -> ModelConfig:
     """The Config of a config.json; KeyError, TypeError or ValidationError when it is no such file."""
     parts = dict(head["parts"])
     encoders = [parts.pop(path) for path in list(parts) if path.startswith("encoders.")]
-    return ModelConfig.model_validate_json(json.dumps({**head["settings"], **parts, "encoders": encoders}))
+    heads = {path.partition(".")[2]: parts.pop(path) for path in list(parts) if path.startswith("heads.")}
+    return ModelConfig.model_validate_json(json.dumps({**head["settings"], **parts, "encoders": encoders, "heads": heads}))
 
 
 def _checked_id(folder: Path, model: Model) -> str:
@@ -342,7 +344,8 @@ def model_folder(path: Path) -> Path:
 def without_checkpoints(config: ModelConfig) -> ModelConfig:
     """Same parts, built from their configs alone: the weights come from the directory."""
     parts = {name: _without_checkpoint(getattr(config, name)) for name in ("connector", "language_model", "text_encoder")}
-    return config.model_copy(update={**parts, "encoders": [_without_checkpoint(encoder) for encoder in config.encoders]})
+    heads = config.heads.model_copy(update={name: head.weightless() for name, head in config.heads.named().items()})
+    return config.model_copy(update={**parts, "encoders": [_without_checkpoint(encoder) for encoder in config.encoders], "heads": heads})
 
 
 def _without_checkpoint(part: Any) -> Any:

@@ -85,13 +85,13 @@ class TransformersEncoder(nn.Module):
             values, grids = values[:0], []
         return Features(values=values, grids=tuple(grids), crops=tuple(numbers))
 
-    def maps(self, crops: Tensor) -> list[Tensor]:
-        """Feature maps (K, C, rows, columns) of unnormalised crops (K, bands, h, w) of one size: of each layer that the Config reads, in its order, or of each stage of a pyramid, finest first.
+    def maps(self, crops: Tensor, consumer: str = "connector") -> list[Tensor]:
+        """Feature maps (K, C, rows, columns) of unnormalised crops (K, bands, h, w) of one size: of each layer that the consumer reads, in its order, or of each stage of a pyramid, finest first.
 
         Class and register tokens are left out. Refused: as for `forward`.
         """
         self._refuse_misfits([CropsOfSize(places=list(range(len(crops))), crops=crops)])
-        return self._run.maps((crops.float() - self.mean.float()) / self.std.float(), self.config.read())
+        return self._run.maps((crops.float() - self.mean.float()) / self.std.float(), self.config.read(consumer))
 
     def _blank(self) -> Tensor:
         side = self._block.get("image_size", 64)  # every pyramid has a cell for 64 px

@@ -279,6 +279,12 @@ class EncoderConfig(VisionEncoder):
         width = block[self._type(block).width]
         return (width[-1] if isinstance(width, list) else width) * len(self.read(consumer).layers)
 
+    def map_widths(self, consumer: str = "connector") -> list[int]:
+        """Channels of each map that the module's `maps` gives."""
+        block = self.block()
+        kind = self._type(block)
+        return list(block[kind.width]) if kind.adapter == "pyramid" else [block[kind.width]] * len(self.read(consumer).layers)
+
     def grid(self, width: int, height: int, consumer: str = "connector") -> Grid:
         """Tokens of one crop of width x height px, as the consumer sees them."""
         block = self.block()

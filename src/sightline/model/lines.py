@@ -67,6 +67,8 @@ class Line:
     answers: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    taps: list[tuple[int, PlacedShape]] = field(default_factory=list)
+    """Number of an answer, and what a head is to make of the hidden state that predicts it."""
     prompt: int = 0
     """Decoder length before the first answer token."""
 
@@ -137,6 +139,7 @@ def tokenise(
             line.answers += range(len(line.decoder.ids) - 1, len(line.decoder.ids) - 1 + len(ids))
             line.targets += ids
             line.weights += [piece.weight] * len(ids)
+            line.taps += [(len(line.answers) - 1, piece.tap)] if isinstance(piece, Control) and piece.tap is not None else []
         _decoder_ids(line, sight, ids, piece)
     for first, last, picture, crop in sight.waiting:
         line.sees[first:last] = [sight.crops[picture, crop]] * (last - first)

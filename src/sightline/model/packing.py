@@ -78,6 +78,8 @@ class Encoded:
     """Per picture, the text that a connector reads with it."""
     regions: tuple[PlacedShape, ...] = ()
     """(picture, shape) of the regions that its slots take."""
+    taps: tuple[tuple[int, PlacedShape], ...] = ()
+    """Of each mask that it names: number of the answer that predicts its token, and (picture, shape)."""
     tags: tuple[int, ...] | None = None
     """Numbers of the objective's tag words that its captions name."""
     orientation: int = 0

@@ -45,6 +45,8 @@ class Control:
     """Frames a picture as a text would: not counted among the positions that the picture takes."""
     merge: bool = False
     """Written once where an equal one stands right before it, as the wrap tokens of adjacent pictures."""
+    tap: PlacedShape | None = None
+    """What a head is to make of the hidden state that predicts the token."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from sightline.model.assembly import Measure, ModelConfig
 from sightline.model.batch import Batch, Pictures, SideTexts
 from sightline.model.chat import PICTURES, Role, script
 from sightline.model.lines import Line, Strand, common_prefix, tokenise
+from sightline.model.mask_batches import MaskAsking
 from sightline.model.packing import (
     NO_TOKENS,
     Encoded,
@@ -58,6 +59,8 @@ class Processor:
         self.chat = config.chat_format()
         self._grid_positions = config.language_model is not None and config.language_model.grid_positions
         self._measures: dict[tuple[int, int, int], Measure] = {}
+        self.masks = MaskAsking(config, config.heads.mask, self.read) if config.heads.mask is not None else None
+        """Makes what the mask head is asked, where there is one."""
         self._cut: dict[tuple[str, tuple[str, ...], Tiling], tuple[torch.Tensor, ...]] = {}
         self._cut_bytes = 0
 
@@ -211,6 +214,7 @@ class Processor:
 
     def _missing(self, picture: Picture, place: str) -> list[Problem]:
         takers = [(encoder.path, encoder.bands) for encoder in self.config.encoders]
+        takers += [("heads.mask", self.masks.bands)] if self.masks is not None else []
         return [problem for path, bands in takers for problem in missing_bands(picture, bands, place, path)]
 
     def _check_said(self, sample: Sample, measures: Sequence[Measure], place: str) -> None:
@@ -274,7 +278,7 @@ class Processor:
         shared = all(memory == remembered[0] for memory in remembered) and self.config.fusion.prompt == "decoder"
         trunk = common_prefix(lines) if several and shared else 0
         decoder, memory = Strand(), Strand()
-        branches, memory_branches, sees, answers, pair_of = [0] * trunk, [], [], [], []
+        branches, memory_branches, sees, answers, pair_of, taps = [0] * trunk, [], [], [], [], []
         decoder.take(lines[0].decoder, 0, trunk)
         sees += lines[0].sees[:trunk]
         for number, line in enumerate(lines):
@@ -286,6 +290,7 @@ class Processor:
             decoder.take(line.decoder, trunk, len(line.decoder.ids))
             branches += [branch] * (len(line.decoder.ids) - trunk)
             sees += [(low + before, high + before) for low, high in line.sees[trunk:]]
+            taps += [(len(answers) + answer, region) for answer, region in line.taps]
             answers += [place + moved if place >= trunk else place for place in line.answers]
             pair_of += [number] * len(line.targets)
         stream = self._arrays(decoder, branches)
@@ -306,6 +311,7 @@ class Processor:
             kinds=tuple(str(sample.attributes.get("kind", "")).split(",")),
             pictures=views,
             measures=measures,
+            taps=tuple(taps),
             read=self._read(sample, measures) if self.config.connector is not None and self.config.connector.reads_text else (),
         )
 
@@ -390,6 +396,7 @@ class Processor:
             texts=texts,
             tags=tags,
             regions=tuple(table.regions),
+            masks=self.masks.of(rows, root) if self.masks is not None else None,
         )
 
     def _pictures(self, table: Table, features: FeatureSource | None, root: Path | None) -> Pictures:
@@ -420,11 +427,17 @@ class Processor:
         """Let go of the crops that are kept: of pictures that nobody looks at again."""
         self._cut.clear()
         self._cut_bytes = 0
+        if self.masks is not None:
+            self.masks.forget()
+
+    def read(self, picture: Picture, bands: tuple[str, ...], root: Path | None = None) -> np.ndarray:
+        """Pixels (height, width, bands) of a picture in these bands, as stored. Refused when one is missing."""
+        return taken(pixels(picture, root), picture, bands, "picture", "model")
 
     def cut(self, picture: Picture, tiling: Tiling, root: Path | None = None) -> list[np.ndarray]:
         """Crops (bands, h, w) of a picture as stored, with the bands that the encoders take, in the order of `config.bands`. Refused when one is missing."""
         wanted = self.config.bands
-        return cut(taken(pixels(picture, root), picture, wanted, "picture", "model"), tiling, wanted, self.config.band_means)
+        return cut(self.read(picture, wanted, root), tiling, wanted, self.config.band_means)
 
     # tokens -> text
 
@@ -450,6 +463,12 @@ class Processor:
             return (Text(text=text),), ()
         picture = sample.pictures[shown]
         return read_items(self.config.codec, text, shown, self.measure(picture.width, picture.height, len(sample.pictures)).tiling)
+
+    @property
+    def tap_id(self) -> int | None:
+        """Id of the token that stands for a mask; None where the model draws none."""
+        codec = self.config.codec
+        return self.tokenizer.control(codec.control[0]) if codec is not None and "tap" in codec.marks else None
 
     def ended(self, ids: list[int]) -> bool:
         """Whether the last of generated ids ended the answer."""

@@ -10,7 +10,7 @@ from sightline.model.pieces import Control, Piece, Slots, Words
 from sightline.model.tiling import Tiling
 from sightline.samples.codecs import Codec, ControlToken, round_trip_iou, text_of
 from sightline.samples.frames import Frame, frame_of
-from sightline.samples.sample import Film, Item, Regions, Show, Text, Turn
+from sightline.samples.sample import Film, Item, Mask, Regions, Show, Text, Turn
 
 
 def frame(codec: Codec, tiling: Tiling) -> Frame:
@@ -27,7 +27,11 @@ def region_pieces(codec: Codec, item: Regions, tilings: Sequence[Tiling], questi
             found.append(Words(text=part))
         elif isinstance(part, ControlToken):
             found.append(Control(token=part.token))
-        elif question and part.kind == "feature":
+        elif part.kind == "tap":
+            token = found.pop()
+            assert isinstance(token, Control), "a tap follows its token"
+            found.append(replace(token, tap=(picture, item.regions[part.index].shape)))
+        elif question:
             found += [Words(text=" "), Slots(picture=picture, entries=(), region=(picture, item.regions[part.index].shape))]
     return found
 
@@ -65,6 +69,7 @@ def unsayable(codec: Codec, turns: Sequence[Turn], tilings: Sequence[Tiling], pl
 
 def _faults(codec: Codec, item: Regions, tilings: Sequence[Tiling], turn: Turn, on: int | None) -> Iterator[Problem]:
     pictures = sorted({region.picture for region in item.regions})
+    masks = [region.shape for region in item.regions if isinstance(region.shape, Mask)]
     if len(pictures) > 1:
         yield _refusal(
             "regions-apart",
@@ -81,6 +86,15 @@ def _faults(codec: Codec, item: Regions, tilings: Sequence[Tiling], turn: Turn, 
             allowed,
             "ask about one picture at a time",
         )
+        return
+    if "tap" in codec.marks and turn.role != "assistant":
+        allowed = "regions in answers: what stands in a question is text, and the token of a mask says nothing of where it is"
+        yield _refusal("regions-asked", f"{len(item.regions)} regions in a {turn.role} turn", allowed, "ask in words, or choose a codec that writes places")
+        return
+    if "tap" in codec.marks and (misfits := [one for one in masks if (one.width, one.height) != tilings[pictures[0]].size]):
+        allowed = "masks of the picture's size, {}x{}".format(*tilings[pictures[0]].size)
+        fix = "draw them on the picture as it is stored, after EXIF rotation"
+        yield _refusal("mask-size", f"masks of {', '.join(f'{one.width}x{one.height}' for one in misfits)} px", allowed, fix)
         return
     try:
         kept = round_trip_iou(codec, item, frame(codec, tilings[pictures[0] if pictures else 0]))

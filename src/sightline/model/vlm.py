@@ -20,7 +20,7 @@ from sightline.errors import Problem, Refused
 from sightline.model import fusion_modules
 from sightline.model.assembly import ModelConfig
 from sightline.model.attention import allowed, readable
-from sightline.model.batch import Batch, Features, Given, Output, Stream
+from sightline.model.batch import Batch, Features, Given, MaskTaps, Output, Stream
 from sightline.model.connector_kinds.by_encoder import ByEncoderConnector
 from sightline.model.fusion_modules import Memory
 from sightline.model.lean_functions import likelihood
@@ -103,7 +103,7 @@ class LayoutVectors(nn.Module):
 
 
 class Model(nn.Module):
-    """A composed model. Part paths are its attribute paths: encoders.NAME, combine, connector, layout, prompts, regions, fusion, language_model, text_encoder."""
+    """A composed model. Part paths are its attribute paths: encoders.NAME, combine, connector, layout, prompts, regions, fusion, language_model, text_encoder, heads.NAME."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -127,6 +127,7 @@ class Model(nn.Module):
         own_text = config.text_encoder if config.text_encoder is not None and config.text_part is None else None
         seen = config.encoders[0].channels("text_encoder") if config.encoders else 0
         self.text_encoder: Any = own_text.build(seen) if own_text is not None else None
+        self.heads = nn.ModuleDict({name: head.build(width, config.encoders) for name, head in config.heads.named().items()})
         self.noise: Any = None
         """What a stage does to embedded text while it trains: (x, stream) -> x."""
         self._refuse_misfits(channels, width)
@@ -191,7 +192,7 @@ class Model(nn.Module):
 
     @property
     def abilities(self) -> tuple[str, ...]:
-        """What it can be asked: write, embed, match, tell."""
+        """What it can be asked: write, embed, match, tell, mask."""
         return self.config.abilities
 
     @property
@@ -208,7 +209,7 @@ class Model(nn.Module):
                 found |= {f"connector.{encoder}": own for encoder, own in module.connectors.items()}
             elif module is not None and next(module.parameters(), None) is not None:
                 found[name] = module
-        return found
+        return found | {f"heads.{name}": module for name, module in self.heads.items()}
 
     def encode(self, batch: Batch, consumer: str = "connector") -> dict[str, Features]:
         """Features by encoder, as a consumer reads them; from the cache where the batch carries it."""
@@ -264,8 +265,8 @@ class Model(nn.Module):
         flat = x.reshape(-1, x.shape[-1]).index_copy(0, stream.slots, table[stream.sources].to(x.dtype))
         return flat.view_as(x) + 0 * table.sum().to(x.dtype)
 
-    def forward(self, batch: Batch, ask: Literal["write", "embed", "match", "tell"] = "write", given: Given | None = None) -> Output:
-        """write: log-probabilities of the targets. embed: unit vectors of pictures, of their tokens (with a tag projection), and of the side texts.
+    def forward(self, batch: Batch, ask: Literal["write", "mask", "embed", "match", "tell"] = "write", given: Given | None = None) -> Output:
+        """write: log-probabilities of the targets; mask: those, and logits of the masks that answers name. embed: unit vectors of pictures, of their tokens (with a tag projection), and of the side texts.
 
         match: logits of `given.pairs`; tell: log-probabilities of the tokens of `given.texts`, both from the features of an earlier `embed`.
         """
@@ -287,7 +288,12 @@ class Model(nn.Module):
             logp.append(found[0])
             lse.append(found[1])
         nothing = rows.new_zeros(0, dtype=torch.float32)
-        return Output(logp=torch.cat(logp) if logp else nothing, lse=torch.cat(lse) if lse else nothing)
+        masks = self.draw(rows[batch.masks.answers], batch.masks) if ask == "mask" and batch.masks is not None else None
+        return Output(logp=torch.cat(logp) if logp else nothing, lse=torch.cat(lse) if lse else nothing, masks=masks)
+
+    def draw(self, taps: Tensor, asked: MaskTaps) -> Tensor:
+        """Logits (G, s, s) of the masks that hidden states (G, D) stand for. Training goes through `forward`; this is for what was decoded."""
+        return self.heads["mask"](taps, asked, self.encoders)
 
     def _judge(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of targets (A,) and log-sum-exp (A,) of rows (A, D)."""

@@ -56,9 +56,7 @@ class CropDecoder(Config):
 
     def widths(self) -> list[int]:
         """Channels of each map that the encoder gives."""
-        block = self.encoder.block()
-        kind = TOWERS[block["model_type"]]
-        return list(block[kind.width]) if kind.adapter == "pyramid" else [block[kind.width]] * len(self.encoder.read().layers)
+        return self.encoder.map_widths()
 
     def resolve(self) -> CropDecoder:
         """With everything that the encoder's checkpoint says copied in. Refused: a size that the patches do not divide, and what the encoder refuses."""

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from sightline.data.components import components_of
 from sightline.errors import Problem, Refused
-from sightline.evaluate.mask_figures import painted
 from sightline.kinds import Config
 from sightline.progress import Progress
 from sightline.samples.geometry import canonical, decode_mask, mask_area
+from sightline.samples.painting import painted
 from sightline.samples.pictures import band_pixels
 from sightline.samples.sample import Box, Mask, Polygon, Region, RotatedBox, Sample
 from sightline.samples.store import Store

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sightline.samples.codec_kinds.mask_codec import SegCodec
 from sightline.samples.codec_kinds.point_codecs import MolmoCodec
 from sightline.samples.codec_kinds.rotated_codecs import GeoChatCodec, XyhwtCodec
 from sightline.samples.codec_kinds.upright_codecs import FerretCodec, FractionsCodec, InternVlCodec, MiniGptCodec, Qwen2VlCodec
 from sightline.samples.codecs import CODEC
 
-for _codec in (XyhwtCodec, GeoChatCodec, MiniGptCodec, FractionsCodec, FerretCodec, Qwen2VlCodec, InternVlCodec, MolmoCodec):
+for _codec in (XyhwtCodec, GeoChatCodec, MiniGptCodec, FractionsCodec, FerretCodec, Qwen2VlCodec, InternVlCodec, MolmoCodec, SegCodec):
     CODEC.add(_codec)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

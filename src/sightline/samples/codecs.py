@@ -20,7 +20,7 @@ from sightline.kinds import Family
 from sightline.samples.frames import Frame, FrameName
 from sightline.samples.geometry import Points, canonical, corners, decode_mask, min_area_rect, pixel_corners, rotated_iou
 from sightline.samples.grammar import Grammar, GrammarName
-from sightline.samples.sample import Box, Item, Mask, Point, Polygon, Region, Regions, RotatedBox, Shape
+from sightline.samples.sample import Box, Item, Mask, Point, Polygon, Region, Regions, RotatedBox, Shape, Tap
 
 CODEC = Family("codec")
 
@@ -69,7 +69,7 @@ class Codec(Protocol):
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Kinds of Mark that it writes into questions."""
+        """Kinds of Mark that it writes: `feature` into questions, `tap` into answers."""
         ...
 
     @property
@@ -127,7 +127,7 @@ def rotated(shape: Shape | None) -> RotatedBox | None:
 def round_trip_iou(codec: Codec, regions: Regions, frame: Frame) -> list[float]:
     """For each region, how much of it is left after render and parse: rotated IoU in px of the source, 0..1.
 
-    A point counts 1 within the quantum, else 0. All are 0 where another number of regions comes back. Refused as `render` is.
+    A point counts 1 within the quantum, else 0; a tap counts 1: what it loses is the head's affair. All are 0 where another number of regions comes back. Refused as `render` is.
     """
     text = text_of(codec.render(regions, frame))
     found = [region.shape for region in regions_in(codec.parse(text, frame)[0])]
@@ -136,7 +136,7 @@ def round_trip_iou(codec: Codec, regions: Regions, frame: Frame) -> list[float]:
     wanted = [converted(region.shape, codec.holds, True) for region in regions.regions]
     points = [shape for shape in found if isinstance(shape, Point)]
     return [
-        _kept(codec, shape, points, frame) if isinstance(shape, Point) else _overlap(rotated(shape), rotated(other))
+        1.0 if isinstance(other, Tap) else _kept(codec, shape, points, frame) if isinstance(shape, Point) else _overlap(rotated(shape), rotated(other))
         for shape, other in zip(wanted, found, strict=True)
     ]
 

@@ -158,6 +158,7 @@ def _parts(config: ModelConfig, model: Model) -> Iterator[dict[str, Any]]:
     """Path, kind, architecture and number of parameters of each part."""
     told: list[tuple[str, Any]] = [(f"encoders.{encoder.name}", encoder) for encoder in config.encoders]
     told += [(name, part) for name in PARTS if (part := getattr(config, name)) is not None]
+    told += [(f"heads.{name}", head) for name, head in config.heads.named().items()]
     modules = model.parts()
     for path, part in told:
         own = [module for name, module in modules.items() if name == path or name.startswith(f"{path}.")]

@@ -107,6 +107,7 @@ class Exchange:
             decodings=prepared.decodings,
             listen=lambda event: _hand_over(loop, events, event),
             client=client,
+            sample=prepared.sample,
             likeliest=prepared.request.top_logprobs or 0,
             deadline=time.monotonic() + settings.request_timeout,
             grammar=prepared.grammar,
@@ -158,7 +159,12 @@ class Exchange:
         return {"id": self.name, "object": "chat.completion", "created": self.made, "model": self.model, "choices": choices, "usage": self.usage()}
 
     async def _choice(self, ended: Ended, added: list[Added]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": ended.text, "refusal": None, **await self.named.finished(ended.text, self.outside)}
+        message = {
+            "role": "assistant",
+            "content": ended.text,
+            "refusal": None,
+            **await self.named.finished(ended.text, self.outside, (ended.items, ended.problems)),
+        }
         logprobs = {"content": [self._logprob(event) for event in added], "refusal": None} if self.prepared.request.logprobs else None
         return {"index": ended.choice, "message": message, "logprobs": logprobs, "finish_reason": ended.finish}
 
@@ -187,7 +193,7 @@ class Exchange:
                         yield self._chunk(event.choice, {"content": event.text, **self.named.newly(event.choice, event.text)}, logprobs=logprobs)
                 else:
                     held_back = event.text[len(self.named.texts.get(event.choice, "")) :]
-                    regions = await self.named.finished(event.text, self.outside)
+                    regions = await self.named.finished(event.text, self.outside, (event.items, event.problems))
                     yield self._chunk(event.choice, {**({"content": held_back} if held_back else {}), **regions}, finish=event.finish)
         except Declined as declined:
             yield as_event(told(declined))

@@ -11,6 +11,7 @@ from sightline.errors import Problem
 from sightline.model.packing import Encoded
 from sightline.model.token_grammar import TokenGrammar
 from sightline.samples.exchange import Decoding
+from sightline.samples.sample import Item, Sample
 
 Finish = Literal["stop", "length"]
 
@@ -44,6 +45,10 @@ class Ended:
     text: str
     tokens: tuple[int, ...]
     logps: tuple[float, ...]
+    items: tuple[Item, ...] = ()
+    """What the text says, regions in px of the picture shown last, where the job said what is asked."""
+    problems: tuple[Problem, ...] = ()
+    """What of it is not well formed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,8 @@ class Job:
     encoded: Encoded
     decodings: tuple[Decoding, ...]
     listen: Callable[[Event], None]
+    sample: Sample | None = None
+    """What is asked, where somebody wants to know the regions of its answers."""
     client: str = ""
     """Whose request it is: clients take turns."""
     likeliest: int = 0

@@ -12,11 +12,13 @@ from sightline.errors import Problem, Refused
 from sightline.model.processor import Processor
 from sightline.samples.codecs import regions_in
 from sightline.samples.records import region_record
-from sightline.samples.sample import Picture, Region, Regions, Sample
+from sightline.samples.sample import Item, Picture, Region, Regions, Sample
 from sightline.samples.upright_crops import box_around
 
 Outside = Callable[..., Awaitable[Any]]
 """Runs a function with its arguments beside the event loop."""
+Read = tuple[Sequence[Item], Sequence[Problem]]
+"""What an answer says, and what of it is not well formed."""
 MASKS = 64
 """Regions of an answer that are given masks: each is a search of its own, and an answer that repeats itself may name hundreds."""
 PIXELS = 1 << 26
@@ -82,26 +84,30 @@ class NamedRegions:
 
     def told(self, text: str) -> dict[str, Any]:
         """`regions` of a text, and `region_problems` where something in it is not well formed. Without masks."""
-        return {} if self.silent else self._records(text, None)
+        return {} if self.silent else self._records(self.processor.items(text, self.sample), None)
 
-    async def finished(self, text: str, outside: Outside) -> dict[str, Any]:
-        """The same of a whole answer, with masks; `outside` makes them beside the event loop."""
-        if self.silent or self.masks is None:
-            return self.told(text)
-        return await outside(self._records, text, self.masks)
+    async def finished(self, text: str, outside: Outside, read: Read | None = None) -> dict[str, Any]:
+        """The same of a whole answer, with masks; `outside` makes them beside the event loop. `read`: what the answer says, where the engine knows more of it than its text."""
+        if self.silent:
+            return {}
+        found = read if read is not None else self.processor.items(text, self.sample)
+        return self._records(found, None) if self.masks is None else await outside(self._records, found, self.masks)
 
     def newly(self, choice: int, added: str) -> dict[str, Any]:
-        """All regions that a choice has named so far, where there are more of them than were told. A text is read again only when it goes on with a sign that may end a region."""
+        """All regions that a choice has named so far, where there are more of them than were told. A text is read again only when it goes on with a sign that may end a region.
+
+        The masks of a model that draws them are told at the end: they are drawn when all words are written.
+        """
         text = self.texts[choice] = self.texts.get(choice, "") + added
-        if self.silent or not any(closes(sign) for sign in added):
+        if self.silent or self.processor.masks is not None or not any(closes(sign) for sign in added):
             return {}
         found = self.told(text)["regions"]
         more = len(found) > self._told.get(choice, 0)
         self._told[choice] = max(self._told.get(choice, 0), len(found))
         return {"regions": found} if more else {}
 
-    def _records(self, text: str, masks: Masks | None) -> dict[str, Any]:
-        items, problems = self.processor.items(text, self.sample)
+    def _records(self, read: Read, masks: Masks | None) -> dict[str, Any]:
+        items, problems = read
         labels = [region.label or item.label for item in items if isinstance(item, Regions) for region in item.regions]
         regions = regions_in(items)
         found = [{**region_record(region), "label": label} for region, label in zip(regions, labels, strict=True)]

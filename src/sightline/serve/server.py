@@ -14,6 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sightline.errors import Problem, Refused
 from sightline.evaluate.answering import load_checked
 from sightline.evaluate.comparing import ModelAnswerer
 from sightline.model import directory, hub_layout
@@ -141,6 +142,13 @@ def load_in_front(run: Path, settings: ServerSettings, upstream: Upstream, diale
     """What stands in front of another engine: the processor of a run, whose weights are not read. Refused where the run has none."""
     folder = directory.model_folder(run)
     processor = directory.load_processor(folder)
+    if processor.masks is not None:
+        found, fix = "a model whose masks are drawn from hidden states", "serve it here, without --upstream"
+        raise Refused(
+            Problem(
+                code="serve/mask-head", place=str(folder), found=found, allowed="a model whose regions are words: no other engine tells these states", fix=fix
+            )
+        )
     parts = hub_layout.read_json(folder / directory.INDEX)["metadata"].get("parts") if (folder / directory.INDEX).is_file() else None
     settings = _with_length(settings, processor)
     meters, media = Meters(), Media(limits=settings.media)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import Problem, Refused
+from sightline.evaluate.drawn_masks import with_masks
 from sightline.evaluate.generation import draw
 from sightline.evaluate.guided import guided, guides_of
 from sightline.model.packed_weights import PackedWeights
@@ -23,6 +24,7 @@ from sightline.model.processor import Processor
 from sightline.model.token_grammar import Guide
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Decoding
+from sightline.samples.sample import Item
 from sightline.serve.jobs import Added, Began, Declined, Ended, Failed, Job
 from sightline.serve.meters import Meters
 from sightline.serve.served_lines import Lines, lines_of
@@ -62,6 +64,8 @@ class _Line:
     guide: Guide | None = None
     """What holds it to a grammar."""
     logps: list[float] = field(default_factory=list)
+    taps: list[Tensor] = field(default_factory=list)
+    """Hidden states (D,) that predicted the tokens of masks."""
 
 
 class Engine:
@@ -81,6 +85,7 @@ class Engine:
         self._lock = threading.Condition()
         self._stopped = False
         self._failures = 0
+        self._tap = processor.tap_id
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def _fresh(self) -> Lines:
@@ -303,6 +308,8 @@ class Engine:
                 ended.append(first + row)
                 continue
             line.logps.append(chosen[row])
+            if tokens[row] == self._tap:
+                line.taps.append(h[row].clone())
             text = line.writing.add(tokens[row], closed)
             shown = tuple(zip(best[1][row], best[0][row]))[: line.job.likeliest] if best is not None else ()
             line.job.listen(Added(choice=line.choice, text=text, token=tokens[row], logp=chosen[row], likeliest=shown))
@@ -315,7 +322,18 @@ class Engine:
             finish, writing = line.writing.finish, line.writing
             assert finish is not None
             self.meters.finished(finish, time.monotonic() - line.job.made)
-            line.job.listen(Ended(choice=line.choice, finish=finish, text=writing.text, tokens=tuple(writing.tokens), logps=tuple(line.logps)))
+            items, problems = self._named(line)
+            logps = tuple(line.logps)
+            ended_as = Ended(choice=line.choice, finish=finish, text=writing.text, tokens=tuple(writing.tokens), logps=logps, items=items, problems=problems)
+            line.job.listen(ended_as)
+
+    def _named(self, line: _Line) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
+        """What the text of a line says, its masks drawn; nothing where nobody asked."""
+        sample, writing = line.job.sample, line.writing
+        if sample is None or self.processor.config.codec is None:
+            return (), ()
+        items, problems = self.processor.items(writing.text, sample)
+        return with_masks(self.model, self.processor, items, problems, writing.tokens, line.taps, sample)
 
     def _leave(self, number: int) -> None:
         self._lines.leave(number, self._written[number].writing.tokens)

@@ -27,11 +27,11 @@ _BUCKET = 25 * 2**20
 
 
 def spread(model: Model, prepared: Prepared, needs: tuple[str, ...], precision: str, world: World) -> Prepared:
-    """Shard a prepared model over the processes, in place, where its objective does nothing but write; returns what the stage trains now, under the same names.
+    """Shard a prepared model over the processes, in place, where its objective does nothing but write, or draws masks besides; returns what the stage trains now, under the same names.
 
     `precision`: that of the stage; blocks are gathered in it. Each process holds 1/size of the language model's weights, gradients and optimizer state, and the other parts whole.
     """
-    if world.size == 1 or needs != ("write",) or model.language_model is None:
+    if world.size == 1 or needs[:1] != ("write",) or set(needs) - {"write", "mask"} or model.language_model is None:
         return prepared
     digests = frozen_digests(model, prepared.trained)  # of whole tensors: a checkpoint does not depend on the number of processes
     names = {id(p): name for name, p in prepared.trained.items()}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.segment_questions import ABSENT
 from sightline.evaluate import yes_no
 from sightline.evaluate.localisation import ratio
-from sightline.evaluate.mask_figures import Pixels, count_pixels, mask_metrics, painted
+from sightline.evaluate.mask_figures import Pixels, count_pixels, mask_metrics
 from sightline.evaluate.metrics import Value, share
-from sightline.evaluate.published import refused
+from sightline.evaluate.published import refused, resampled
 from sightline.evaluate.region_benchmarks import RegionAnswer, RegionKind, RegionRow
+from sightline.samples.codecs import regions_in, rotated
 from sightline.samples.exchange import Answer
-from sightline.samples.sample import Mask, Region, Sample
+from sightline.samples.painting import painted
+from sightline.samples.sample import Mask, Polygon, Region, Sample, Text
 
 
 class Masks(RegionKind):
@@ -31,10 +35,17 @@ class Masks(RegionKind):
     """Labels whose pixels count nowhere, and which are not asked about."""
     unlabelled: Literal["background", "ignore"] = "background"
     """What pixels without any label are: background, which no one may mark, or pixels that count nowhere."""
+    questions: Literal["labels", "own"] = "labels"
+    """labels: `ask` about each label. own: the questions that the set has whose answers are masks, or that there is none (the operator `segment`), as they stand."""
+    boxes: bool = False
+    """Also figures inside the rotated boxes of objects, beside those of filling the boxes, as `refine eval` has them: for questions about single objects."""
 
     def questions_of(self, sample: Sample, labels: Sequence[str]) -> Iterator[RegionRow]:
         """See RegionKind."""
         if len(sample.pictures) != 1:
+            return
+        if self.questions == "own":
+            yield from _own(sample)
             return
         for label in labels:
             own = tuple(region for region in sample.annotations if region.label == label and isinstance(region.shape, Mask))
@@ -66,8 +77,59 @@ class Masks(RegionKind):
 
     def scored(self, rows: Sequence[RegionRow], found: Sequence[RegionAnswer]) -> tuple[dict[str, Value], list[float]]:
         """See `mask_metrics`; a row's score is its IoU."""
-        counts = [_counted(row, one, self._left_out(row)) for row, one in zip(rows, found, strict=True)]
-        return mask_metrics(counts, [row.told("label") for row in rows], [row.shown for row in rows]), [one.iou for one in counts]
+        left_out = [self._left_out(row) for row in rows]
+        counts = [_counted(row, one, out) for row, one, out in zip(rows, found, left_out, strict=True)]
+        metrics = mask_metrics(counts, [row.told("label") for row in rows], [row.shown for row in rows])
+        metrics |= _in_boxes(rows, found, left_out) if self.boxes else {}
+        absent = [not one.regions for row, one in zip(rows, found, strict=True) if not row.regions]
+        if self.questions == "own" and absent:
+            metrics["rejected"] = share(sum(absent), len(absent))
+        return metrics, [one.iou for one in counts]
+
+
+def _own(sample: Sample) -> Iterator[RegionRow]:
+    """Pairs of a sample whose answer is masks, or nothing of what was asked for."""
+    asked = sample.attributes.get("asked", ())
+    kinds = str(sample.attributes.get("kind", "")).split(",")
+    for number, (user, reply) in enumerate(zip(sample.turns[::2], sample.turns[1::2])):
+        regions = tuple(region for region in regions_in(reply.items) if isinstance(region.shape, Mask | Polygon))
+        kind = kinds[number % len(kinds)]
+        if not regions and kind != ABSENT:
+            continue
+        label = str(asked[number]) if number < len(asked) else next((region.label for region in regions if region.label), "")
+        yield RegionRow(
+            index=f"{sample.id}#{number}",
+            place=f"{sample.origin.source}:{sample.origin.row or sample.id}",
+            question="".join(item.text for item in user.items if isinstance(item, Text)),
+            answer=label or "none",
+            pictures=sample.pictures,
+            fields={"label": label, "category": kind},
+            regions=regions,
+            sample=sample.id,
+        )
+
+
+def _in_boxes(rows: Sequence[RegionRow], found: Sequence[RegionAnswer], left_out: Sequence[NDArray[np.bool_]]) -> dict[str, Value]:
+    """Of questions about something that is there: mean IoU of pixels inside the boxes of least area around its objects, that of filling these boxes, and the difference."""
+    inside: list[float] = []
+    floor: list[float] = []
+    pictures: list[str] = []
+    for row, said, out in zip(rows, found, left_out, strict=True):
+        if row.regions:
+            size = row.pictures[-1].width, row.pictures[-1].height
+            box = painted([replace(region, shape=rotated(region.shape)) for region in row.regions], *size)
+            true, drawn = painted(row.regions, *size), painted(said.regions, *size)
+            inside.append(count_pixels(true, drawn, out | ~box).iou)
+            floor.append(count_pixels(true, box, out | ~box).iou)
+            pictures.append(row.shown)
+    if not pictures:
+        return {}
+    columns = {"miou in box": np.array(inside), "fill-box": np.array(floor), "miou above fill-box": np.array(inside) - np.array(floor)}
+    return {name: _mean(pictures, values) for name, values in columns.items()}
+
+
+def _mean(pictures: Sequence[str], values: NDArray[np.float64]) -> Value:
+    return resampled(pictures, lambda times: times @ values / times.sum(axis=1))._replace(n=len(values))
 
 
 class Change(RegionKind):

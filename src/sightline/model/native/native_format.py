@@ -160,6 +160,7 @@ def refuse_kinds(config: ModelConfig, format_name: str, towers: Iterable[str] = 
     """
     parts = {name: getattr(config, name) for name in type(config).model_fields}
     kinds = {name: getattr(part, "kind", None) for name, part in parts.items() if name != "encoders"}
+    kinds["heads"] = ", ".join(f"{name} head ({head.kind})" for name, head in config.heads.named().items()) or None
     kinds["encoders"] = ", ".join(str(getattr(encoder, "kind", None)) for encoder in config.encoders) or None
     own = {"layout": ("flat",), "fusion": ("sequence",), **{name: tuple(names) for name, names in allowed.items()}}
     problems = [

@@ -1,0 +1,65 @@
+"""The codec of masks: a control token stands for each, and the model's mask head draws what it means."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from sightline.samples.codecs import ControlToken, Mark, Part
+from sightline.samples.frames import Frame
+from sightline.samples.grammar import Node, fixed
+from sightline.samples.sample import Mask, Polygon, Regions, Shape, Tap
+from sightline.samples.text_codecs import PhrasedCodec, Reading
+
+
+class SegCodec(PhrasedCodec):
+    """`<p>phrase</p> <seg>`: one control token for each mask (LISA, https://arxiv.org/abs/2308.00692, section 3.2).
+
+    Nothing of a shape is in the text. What comes back is the Tap of each token, its number among those of the answer; whoever has its hidden state turns it into a mask.
+    """
+
+    kind: Literal["seg"] = "seg"
+    token: str = Field(default="<seg>", pattern=r"^[!-~]{2,32}$")
+    """The control token; the published one is `[SEG]`."""
+
+    holds: ClassVar[tuple[type[Shape], ...]] = (Mask, Polygon)
+    joint: ClassVar[str] = ""
+    top: ClassVar[float] = 1
+    limit: ClassVar[float] = 1
+
+    @property
+    def control(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The token."""
+        return (self.token,)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The token's name."""
+        return re.compile(re.escape(self.token))
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """A tap after each token."""
+        return ("tap",)
+
+    @property
+    def quantum(self) -> float:
+        """No number is written."""
+        return 0.0
+
+    def render(self, regions: Regions, frame: Frame) -> tuple[Part, ...]:
+        """See Codec. The tap after a token is that of its region."""
+        found = list(self.told(regions.label)) if regions.label is not None else []
+        for number in range(len(self.held(regions))):
+            found += [ControlToken(token=self.token), Mark(kind="tap", index=number)]
+        return tuple(found)
+
+    def read(self, match: re.Match[str], frame: Frame) -> Reading:
+        """See TextCodec."""
+        return Reading(shapes=(Tap(index=match.string.count(self.token, 0, match.start())),))
+
+    def one(self) -> Node:
+        """See PhrasedCodec."""
+        return fixed(self.token, self.control)
