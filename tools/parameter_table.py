@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "parameters.md"
 VARIANTS: dict[str, dict[str, list[str]]] = yaml.safe_load((REPOSITORY / "recipes" / "tables" / "variants.yaml").read_text(encoding="utf-8"))
 """Recipe -> variant -> overrides."""
-SMALL = {"quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd"}
+SMALL = {"quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd", "lisa-scenes"}
 """Recipes without a published model."""
 OWN = "as the recipe stands"
 
@@ -118,6 +118,7 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "1.5 8B": Figure(published=8_494_155_840, reference="Efficient-Large-Model/Llama-3-VILA1.5-8B"),
     },
     "geochat": {OWN: Figure(published=7_063_640_064, reference="MBZUAI/geochat-7B")},
+    "lisa": {OWN: Figure(published=None, reference="no count is published")},
     "remote-sensing": {
         OWN: Figure(published=14_830_835_200, reference="sum of its parts; not released"),
         "ViT-B/32": Figure(published=14_284_903_680, reference="sum of its parts; not released"),
@@ -150,6 +151,7 @@ PARTS: dict[str, dict[str, int]] = {
         "fusion": 9_775_192_080 - 8_030_261_248 - 8 * 4096,
         "language_model": 8_030_261_248 + 8 * 4096,
     },
+    "lisa": {"encoders.vision": 303_179_776, "connector": 4_198_400, "language_model": _VICUNA_7B + 2 * 4096},
     "llava-1.5": {**_LLAVA, "language_model": _VICUNA_7B + 2 * 64 * 4096},
     "llava-next": {**_LLAVA, "language_model": _VICUNA_7B + 2 * 64 * 4096, "layout": 4096},
     "llava-uhd": {"encoders.vision": _CLIP_336, "connector": 137_021_440, "language_model": 13_015_864_320},

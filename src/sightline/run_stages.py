@@ -26,7 +26,8 @@ from sightline.evaluate.run_facts import ScoreTable
 from sightline.lineage import Lineage, artifact, sha256_json, sha256_tree, write_json
 from sightline.model import directory
 from sightline.model.batch import to_device
-from sightline.model.processor import Processor, conversations
+from sightline.model.lines import conversations
+from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.named_answerers import EndpointLimits, named_answerer, remembered
 from sightline.progress import Progress, say

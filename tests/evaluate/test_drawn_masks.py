@@ -33,14 +33,21 @@ def tiny() -> tuple[Model, Processor]:
     return made("maps")
 
 
+def fond_of_masks(model: Model, processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third token or so is that of a mask."""
+    plain, more = model.language_model.logits, torch.zeros(400)
+    more[processor.tap_id] = 6.5
+    monkeypatch.setattr(model.language_model, "logits", lambda rows: plain(rows) + more)
+
+
 def requests() -> list[Request]:
-    """Questions about pictures of several sizes; each answer is regions and nothing else."""
+    """Questions about pictures of several sizes."""
     found = []
     for number, text in enumerate(QUESTIONS * 2):
         shown = picture(number // 3, 40 + 7 * (number // 3), 30)
         turns = (Turn(role="user", items=(Show(picture=0), Text(text=text))),)
         sample = Sample(id=f"q{number}", pictures=(shown,), turns=turns, origin=Origin(source="test", row=str(number)))
-        found.append(Request(sample=sample, decoding=Decoding(max_tokens=10 + number % 3, grammar="regions", temperature=1.0, seed=number)))
+        found.append(Request(sample=sample, decoding=Decoding(max_tokens=6 + number % 3, temperature=1.0, seed=number)))
     return found
 
 
@@ -48,8 +55,9 @@ def shapes(answer: Answer) -> list[Any]:
     return [region.shape for region in regions_in(answer.items)]
 
 
-def test_together_alone_and_teacher_forced_draw_the_same(tiny: tuple[Model, Processor]) -> None:
+def test_together_alone_and_teacher_forced_draw_the_same(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
     model, processor = tiny
+    fond_of_masks(model, processor, monkeypatch)
     asked = requests()
     together = {answer.sample: answer for answer in LocalAnswerer(model, processor, "w").answer(asked)}
     assert processor.masks is not None
@@ -57,7 +65,7 @@ def test_together_alone_and_teacher_forced_draw_the_same(tiny: tuple[Model, Proc
     for request in asked:
         [alone] = LocalAnswerer(model, processor, "w", shared=False).answer([request])
         answer, shown = together[request.sample.id], request.sample.pictures[0]
-        assert (alone.tokens, alone.items) == (answer.tokens, answer.items) and shapes(answer)
+        assert (alone.tokens, alone.items) == (answer.tokens, answer.items)
         assert all(isinstance(shape, Mask) and (shape.width, shape.height) == (shown.width, shown.height) for shape in shapes(answer))
         encoded = processor.encode(request.sample, answer=False)
         ids, count = np.concatenate([encoded.ids, np.asarray(answer.tokens, np.int64)]), encoded.length
@@ -67,9 +75,9 @@ def test_together_alone_and_teacher_forced_draw_the_same(tiny: tuple[Model, Proc
         taps = [states[count + place - 1] for place, token in enumerate(answer.tokens) if token == processor.tap_id]
         assert len(taps) == len(shapes(answer))
         several += len(taps) > 1
-        for shape, again in zip(shapes(answer), processor.masks.drawn(model, torch.stack(taps), shown)):
+        for shape, again in zip(shapes(answer), processor.masks.drawn(model, torch.stack(taps), shown) if taps else ()):
             assert abs(mask_area(shape) - mask_area(again)) <= 2
-    assert several and len({str(answer.items) for answer in together.values()}) > 4
+    assert several > 2 and len({str(answer.items) for answer in together.values()}) > 4
 
 
 def test_the_engine_draws_what_the_answerer_draws(tiny: tuple[Model, Processor]) -> None:

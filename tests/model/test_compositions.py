@@ -16,7 +16,8 @@ from test_vlm import INDEPENDENT, SAMPLES, assert_same_gradients, gradients, log
 from sightline.errors import Refused
 from sightline.evaluate.generation import generate
 from sightline.evaluate.golden import forced
-from sightline.model.processor import Processor, conversations
+from sightline.model.lines import conversations
+from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Decoding

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sightline.errors import Refused
 from sightline.model.chat import CHAT_FORMATS
+from sightline.model.lines import conversations
 from sightline.model.packing import Encoded
-from sightline.model.processor import Processor, conversations
+from sightline.model.processor import Processor
 from sightline.model.tokens import TextTokenizer
 from sightline.samples.sample import Film, Regions, Sample, Text, Turn
 

@@ -15,8 +15,9 @@ from sightline.evaluate.generation import generate
 from sightline.model import vlm
 from sightline.model.batch import Batch, Stream, empty_pictures
 from sightline.model.chat import CHAT_FORMATS
+from sightline.model.lines import conversations
 from sightline.model.packing import Encoded
-from sightline.model.processor import Processor, conversations
+from sightline.model.processor import Processor
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Decoding
 from sightline.samples.sample import Sample

@@ -15,7 +15,7 @@ from sightline.plan import plan
 from sightline.recipe import load
 from sightline.run import run
 
-NAMES = ["quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd"]
+NAMES = ["quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd", "lisa-scenes"]
 SLICES = {"rsicd": "rsicd"}
 """Last part of a path in a recipe -> folder of the real data sets that fills it."""
 TAKEN = {"rsicd-from-scratch": 24, "rs-quality": 24, "soup-rsicd": 72}

@@ -17,7 +17,7 @@ from sightline.recipe import DataConfig, ReadConfig, Recipe, load
 from sightline.run import RunResult, run
 from sightline.twin import MADE, REMEMBER, STEPS, twin, write_twin
 
-SMALL = {"quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd"}
+SMALL = {"quickstart", "rsicd-from-scratch", "rs-quality", "rs-change", "soup-scenes", "soup-rsicd", "lisa-scenes"}
 """Recipes that are small as they are: test_recipes.py."""
 SYSTEMS = sorted({name for name, path in recipe_source.shipped().items() if path.parent.name != "studies"} - SMALL)
 

@@ -1,6 +1,6 @@
 """From pieces to tokens: one line of a sample, with its decoder and memory streams, slots, answers, and what each decoder token sees of memory.
 
-[Piece] --tokenise--> Line --(branches of one trunk)--> Encoded
+Sample --conversations--> turns of each line;  [Piece] --tokenise--> Line --(branches of one trunk)--> Encoded
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from sightline.model.pieces import Control, Piece, PlacedShape, Slots, Words
 from sightline.model.tokens import TextTokenizer
+from sightline.samples.sample import Sample, Turn
 
 Position = tuple[int, int, int]
 """Time, row, column; equal where positions lie on a line."""
@@ -170,6 +171,21 @@ def _joins(piece: Words, following: Piece) -> bool:
     if not isinstance(following, Words):
         return False
     return (piece.answer, piece.weight, piece.stream, piece.sees) == (following.answer, following.weight, following.stream, following.sees)
+
+
+def conversations(sample: Sample, one_answer: bool = False) -> list[tuple[Turn, ...]]:
+    """The token sequences of a sample: one, or one per user/assistant pair when its turns are independent (a system turn belongs to each).
+
+    `one_answer`: one sequence per learnt assistant turn, with all turns before it, for models that write only what comes last.
+    """
+    head = sample.turns[:1] if sample.turns and sample.turns[0].role == "system" else ()
+    body = sample.turns[len(head) :]
+    if sample.attributes.get("turns") == "independent":
+        return [(*head, *body[start : start + 2]) for start in range(0, len(body), 2)]
+    ends = [number for number, turn in enumerate(sample.turns) if turn.role == "assistant" and turn.weight > 0]
+    if one_answer and ends and sample.turns[-1].role == "assistant":
+        return [sample.turns[: end + 1] for end in ends]
+    return [sample.turns]
 
 
 def common_prefix(lines: Sequence[Line]) -> int:

@@ -20,7 +20,7 @@ from sightline.errors import Problem, Refused
 from sightline.model.assembly import Measure, ModelConfig
 from sightline.model.batch import Batch, Pictures, SideTexts
 from sightline.model.chat import PICTURES, Role, script
-from sightline.model.lines import Line, Strand, common_prefix, tokenise
+from sightline.model.lines import Line, Strand, common_prefix, conversations, tokenise
 from sightline.model.mask_batches import MaskAsking
 from sightline.model.packing import (
     NO_TOKENS,
@@ -489,21 +489,6 @@ class Processor:
             if place - 1 not in slots:
                 parts.append("{picture}")
         return "".join(parts) + (self.tokenizer.decode(run, controls=True) if run else "")
-
-
-def conversations(sample: Sample, one_answer: bool = False) -> list[tuple[Turn, ...]]:
-    """The token sequences of a sample: one, or one per user/assistant pair when its turns are independent (a system turn belongs to each).
-
-    `one_answer`: one sequence per learnt assistant turn, with all turns before it, for models that write only what comes last.
-    """
-    head = sample.turns[:1] if sample.turns and sample.turns[0].role == "system" else ()
-    body = sample.turns[len(head) :]
-    if sample.attributes.get("turns") == "independent":
-        return [(*head, *body[start : start + 2]) for start in range(0, len(body), 2)]
-    ends = [number for number, turn in enumerate(sample.turns) if turn.role == "assistant" and turn.weight > 0]
-    if one_answer and ends and sample.turns[-1].role == "assistant":
-        return [sample.turns[: end + 1] for end in ends]
-    return [sample.turns]
 
 
 def _remembered(piece: Piece) -> Piece:

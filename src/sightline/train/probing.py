@@ -14,7 +14,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from sightline.data.mixture import Mixture
 from sightline.errors import Problem, Refused
-from sightline.model.processor import Processor, conversations
+from sightline.model.lines import conversations
+from sightline.model.processor import Processor
 from sightline.model.region_words import turn_text
 from sightline.model.vlm import Model
 from sightline.samples.exchange import Answer, Decoding, Request

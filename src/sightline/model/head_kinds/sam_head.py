@@ -27,6 +27,8 @@ _TOY: dict[str, dict[str, Any]] = {
     "mask_decoder_config": {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
 }  # fmt: skip
 """Sizes of a twin."""
+_SPREAD = 0.3
+"""Standard deviation of its random weights: narrow attention learns nothing from the 0.02 of wide layers."""
 
 
 class SamHead(Config):
@@ -97,7 +99,8 @@ class SamHead(Config):
     def twin(self) -> SamHead:
         """See MaskHead."""
         block = self.block()
-        return self.model_copy(update={"checkpoint": None, "config": {**block, **{part: {**block[part], **toy} for part, toy in _TOY.items()}}})
+        toy = {part: {**block[part], **sizes} for part, sizes in _TOY.items()}
+        return self.model_copy(update={"checkpoint": None, "config": {**block, **toy, "initializer_range": _SPREAD}})
 
     def build(self, width: int, encoders: Encoders) -> SamMaskHead:
         """See MaskHead."""
