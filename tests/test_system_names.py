@@ -45,6 +45,7 @@ KINDS = (
     "model/connector",
     "model/layout",
     "model/fusion",
+    "model/head",
     "model/language",
     "model/seq2seq",
     "model/text_",
@@ -58,8 +59,10 @@ KINDS = (
     "samples/codec_kinds/",
     "samples/codec_table.py",
     "data/captioning.py",
+    "data/segment_questions.py",
     "evaluate/benchmark_kinds/",
     "evaluate/benchmark_table.py",
+    "train/mask_objective.py",
     "train/objectives.py",
     "train/picture_text.py",
     # conversion of published checkpoints

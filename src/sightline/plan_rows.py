@@ -29,7 +29,7 @@ from sightline.train.stage import StageConfig
 SAMPLED = 2000
 """Rows that are measured of a store, spread evenly."""
 MASKS = 3
-"""Masks that are taken of a picture where a stage learns masks (LISA: at most three classes a sample)."""
+"""Masks that are taken of a picture where a stage learns masks (the published mixture asks about at most three classes)."""
 _QUANTILES = 200
 """Rows that stand for a declared distribution."""
 _LETTERS = 600

@@ -21,12 +21,13 @@ import parameter_table
 SYSTEMS = parameter_table.systems()
 VARIANTS = [(recipe, variant) for recipe, own in parameter_table.VARIANTS.items() for variant in own]
 NAMED = {
-    "blip", "blip-2", "catty-dual-gated", "clip", "clip-resnet", "ferret-v2", "geochat", "idefics2", "instructblip", "internvl", "llama-3.2-vision", "llava-1.5", "llava-next",
+    "blip", "blip-2", "catty-dual-gated", "clip", "clip-resnet", "ferret-v2", "geochat", "idefics2", "instructblip", "internvl", "lisa", "llama-3.2-vision", "llava-1.5", "llava-next",
     "llava-uhd", "llava-v1", "mini-gemini", "minigpt-4", "molmo", "nvlm-d", "nvlm-h", "nvlm-x", "pixtral", "points", "qwen2-vl", "remote-sensing", "vila",
 }  # fmt: skip
 TOKENS = {
     "llava-1.5": [(336, 336, 576), (1024, 768, 576)],
     "llava-v1": [(1024, 768, 256)],
+    "lisa": [(1024, 768, 256)],
     "llava-next": [(1000, 600, 1948), (640, 480, 2340), (336, 336, 1176), (1200, 300, 1890)],
     "geochat": [(1024, 768, 1296)],
     "llava-uhd": [(1008, 672, 448)],

@@ -9,14 +9,19 @@ import pytest
 
 from sightline.errors import Refused
 from sightline.samples.codec_table import PRESETS  # noqa: F401 - registers the kinds
-from sightline.samples.codecs import CODEC, Codec
+from sightline.samples.codecs import CODEC, Codec, text_of
 from sightline.samples.frames import frame_of
-from sightline.samples.sample import Box, Point, Region, Regions, RotatedBox, Shape
+from sightline.samples.sample import Box, Point, Polygon, Region, Regions, RotatedBox, Shape
 
 MANY = 20_000
 SECONDS = 15.0
 """Ten times what it takes; a reading whose time grows with the square takes longer."""
-SHAPES: tuple[Shape, ...] = (Box(x0=10, y0=10, x1=50, y1=60), RotatedBox(cx=100, cy=100, w=50, h=20, theta=10), Point(x=10, y=10))
+SHAPES: tuple[Shape, ...] = (
+    Box(x0=10, y0=10, x1=50, y1=60),
+    RotatedBox(cx=100, cy=100, w=50, h=20, theta=10),
+    Point(x=10, y=10),
+    Polygon(points=((10, 10), (50, 10), (50, 60))),
+)
 FRAME = frame_of("source", 800, 600)
 PIECES = (
     "<p>",
@@ -48,7 +53,7 @@ def written(codec: Codec, count: int) -> str:
             parts = codec.render(Regions(regions=(Region(shape=shape),) * count), FRAME)
         except Refused:
             continue
-        return "".join(part if isinstance(part, str) else part.token for part in parts)
+        return text_of(parts)
     raise AssertionError("a codec that holds none of the shapes")
 
 

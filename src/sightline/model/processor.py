@@ -214,7 +214,6 @@ class Processor:
 
     def _missing(self, picture: Picture, place: str) -> list[Problem]:
         takers = [(encoder.path, encoder.bands) for encoder in self.config.encoders]
-        takers += [("heads.mask", self.masks.bands)] if self.masks is not None else []
         return [problem for path, bands in takers for problem in missing_bands(picture, bands, place, path)]
 
     def _check_said(self, sample: Sample, measures: Sequence[Measure], place: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sightline.samples.codecs import ControlToken, Mark, Part
+from sightline.samples.codecs import ControlToken, Mark, Parsed, Part
 from sightline.samples.frames import Frame
 from sightline.samples.grammar import Node, fixed
 from sightline.samples.sample import Mask, Polygon, Regions, Shape, Tap
@@ -57,9 +60,19 @@ class SegCodec(PhrasedCodec):
         return tuple(found)
 
     def read(self, match: re.Match[str], frame: Frame) -> Reading:
-        """See TextCodec."""
-        return Reading(shapes=(Tap(index=match.string.count(self.token, 0, match.start())),))
+        """See TextCodec. `parse` gives the tap its number."""
+        return Reading(shapes=(Tap(index=0),))
+
+    def parse(self, text: str, frame: Frame) -> Parsed:
+        """See Codec."""
+        items, problems = super().parse(text, frame)
+        numbers = count()
+        return tuple(_numbered(item, numbers) if isinstance(item, Regions) else item for item in items), problems
 
     def one(self) -> Node:
         """See PhrasedCodec."""
         return fixed(self.token, self.control)
+
+
+def _numbered(item: Regions, numbers: Iterator[int]) -> Regions:
+    return replace(item, regions=tuple(replace(region, shape=Tap(index=next(numbers))) for region in item.regions))
