@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,12 +18,12 @@ from torch import Tensor
 from sightline.errors import Problem, Refused
 from sightline.export.exporters import RECORD, Exported, exporter, record, taken_by
 from sightline.export.native_exporters import NativeExporter
-from sightline.export.proof import Stock, prove_writer
+from sightline.export.proof import prove_writer
 from sightline.lineage import artifact, write_json
 from sightline.model import directory
 from sightline.model.assembly import ModelConfig
 from sightline.model.native.key_rules import Same, moves_in
-from sightline.train.adapters import Lora, scales
+from sightline.train.adapters import MERGED, Lora, scales
 
 ADAPTER = "adapter"
 """Folder of a model directory that a stage with adapters leaves."""
@@ -79,7 +79,7 @@ def export_adapters(model_dir: Path, out: Path, target: str | None = None, base:
         beside = (temporary if with_base else Path(folder)) / "base"
         own.write(before, beside)
         write_peft(temporary, layers, class_names(own, beside, processor.config), "base" if with_base else str(base or model_dir))
-        proof = prove_writer(model_dir, beside, Stock(target=own.target, auto=own.auto, format=own.format, processor=own.processor, adapter=temporary))
+        proof = prove_writer(model_dir, beside, replace(own.stock(), adapter=temporary, close=MERGED["float32"]))
         write_json(temporary / RECORD, {"adapters": sorted(layer.weight for layer in layers), "vllm": for_vllm(layers)})
         record(model_dir, temporary, proof)
     return Exported(target=own.target, out=out, left_out=[], proof=proof)

@@ -52,6 +52,8 @@ class Stock:
     """Whether the stock processor is made without torchvision."""
     adapter: Path | None = None
     """A folder of adapters that peft puts in."""
+    close: float = CLOSE
+    """Largest |difference| that is taken for rounding, as CLOSE has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def prove_writer(model_dir: Path, out: Path, stock: Stock) -> Proof:
     difference = 0.0
     if not problems:
         difference, largest = _apart(asked, theirs, "logits")
-        problems += _too_far(difference, difference / largest, "logits", out)
+        problems += _too_far(difference, difference / largest, "logits", stock, out)
     golden = [(one.text, _answer(processor, other["text"])) for one, other in zip(asked, said["requests"], strict=True)]
     problems += [_answers_differ(number, pair, out) for number, pair in enumerate(golden) if pair[0] != pair[1]]
     problems += [
@@ -109,7 +111,7 @@ def prove_towers(model_dir: Path, out: Path, stock: Stock) -> Proof:
         said, theirs = run_stock(Path(folder), out, stock, "embed", asked, {})
     problems = [*_key_problems(said, out), *_ids_apart(asked, said, processor, out)]
     difference = max(_apart(asked, theirs, name)[0] for name in ("picture", "text"))
-    problems += _too_far(difference, difference, "components of unit vectors", out)
+    problems += _too_far(difference, difference, "components of unit vectors", stock, out)
     if problems:
         raise Refused(problems)
     golden = tuple((one.text, one.text) for one in asked)
@@ -132,6 +134,7 @@ def golden_of(model_dir: Path, ask: str) -> Iterator[tuple[int, dict[str, Any], 
 
 @torch.no_grad()
 def ours(model: Model, processor: Processor, row: dict[str, Any], sample: Sample, image: int, stock: Stock, folder: Path) -> Asked:
+    """What our model says to a golden request, in one forward; its pictures are written into `folder`."""
     prompt = processor.encode(sample, answer=False)
     batch = processor.collate([[answered(prompt, row["tokens"])]])
     logits = model.language_model.logits(model.rows(batch)).float()
@@ -289,12 +292,12 @@ def _apart(asked: Sequence[Asked], theirs: dict[str, Tensor], name: str) -> tupl
     return difference, largest
 
 
-def _too_far(difference: float, share: float, what: str, out: Path) -> list[Problem]:
-    if share <= CLOSE:
+def _too_far(difference: float, share: float, what: str, stock: Stock, out: Path) -> list[Problem]:
+    if share <= stock.close:
         return []
     found = f"{what} differ by {difference:.3g}" + (f", {share:.3g} of the largest" if share != difference else "")
     fix = "report this, with the recipe: what was written is not the model"
-    return [Problem(code="export/differs", place=str(out), found=found, allowed=f"at most {CLOSE:g}", fix=fix)]
+    return [Problem(code="export/differs", place=str(out), found=found, allowed=f"at most {stock.close:g}", fix=fix)]
 
 
 def _answers_differ(number: int, pair: tuple[str, str], out: Path) -> Problem:

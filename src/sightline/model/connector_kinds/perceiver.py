@@ -37,7 +37,7 @@ class PerceiverConnector(PictureConnector):
         return self
 
     def twin(self) -> PerceiverConnector:
-        """Few latents, two layers, heads in the same groups."""
+        """Few latents, two layers, heads in the same groups, a perceptron as wide as that of a twin's language model."""
         groups = min(self.heads // self.key_heads, 4)
         return self.model_copy(
             update={
@@ -46,7 +46,7 @@ class PerceiverConnector(PictureConnector):
                 "heads": groups,
                 "key_heads": 1,
                 "head_width": 16,
-                "inner": min(self.inner, 96),
+                "inner": min(self.inner, 128),
             }
         )
 

@@ -77,14 +77,14 @@ class Blip2Format(NativeFormat):
         return Written(config=said, preprocessor=settings_of(config.tiler, tower, "BlipImageProcessor"), processor=around)
 
     def served(self, config: ModelConfig) -> ModelConfig:
-        """Without the Q-Former's text side: comparing, matching and telling are no part of an answer."""
+        """Without the Q-Former's text side: comparing, matching and telling are no part of an answer. The width that it reads follows from the tower."""
         found = super().served(config)
         connector = found.connector
-        if not isinstance(connector, QueryTransformerConnector) or not connector.text:
+        if not isinstance(connector, QueryTransformerConnector) or len(found.encoders) != 1:
             return found
         bare = QueryTransformerConnector(config=connector.config, queries=connector.queries, reads_text=connector.reads_text)
-        known = connector.ids if connector.reads_text else {}
-        return found.model_copy(update={"connector": bare.model_copy(update={"config": bare.block(), "ids": known})})
+        block = bare.block() | {"encoder_hidden_size": cast(Any, found.encoders[0]).channels()}
+        return found.model_copy(update={"connector": bare.model_copy(update={"config": block})})
 
     def placeholder(self, config: ModelConfig) -> str:
         """None: the processor writes the queries before all text."""

@@ -63,7 +63,8 @@ class MllamaFormat(NativeFormat):
         own = {"encoders": ("mllama",), "tiler": ("canvas",), "connector": ("mlp",), "fusion": ("gated-cross-attention",)}
         refuse_kinds(config, self.name, language_model=("transformers",), **own)
         tower, language = (cast(Any, part) for part in (config.encoders[0], config.language_model))
-        text = whole_block(language)
+        # ids that nobody said are left to the class, which takes no null
+        text = {name: value for name, value in whole_block(language).items() if value is not None}
         before = cast(GatedCrossAttention, config.fusion).before(text["num_hidden_layers"])
         crossing = [layer + number for number, layer in enumerate(before)]
         said = {

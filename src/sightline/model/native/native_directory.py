@@ -55,6 +55,7 @@ RECORD = "native"
 """Folder of a model directory that holds the small files of the published form as they were, the names of its tensors, and buffers that nothing here computes with."""
 _NAMES, _KEPT = "record.json", "kept.safetensors"
 _SETTINGS = (CONFIG, PREPROCESSOR, PROCESSOR)
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _OURS = ("processor.json", "lineage.json")
 """Files of a model directory that published folders do not have."""
 Golden = Callable[[Path, Model, Processor, str], None]
@@ -252,6 +253,10 @@ def _comparable(config: ModelConfig) -> dict[str, Any]:
             part.pop(name, None)
         if isinstance(part.get("config"), dict):
             part["config"] = canonical(part["config"], "config")
+        if part is whole["text_encoder"] and not part.get("padded"):  # where longer texts are cut, the tokenizer says
+            part.pop("max_tokens", None)
+        if part is whole["language_model"]:  # which tokens begin, end and pad is the tokenizer's to say
+            part["config"] = {name: value for name, value in (part["config"] or {}).items() if name not in _ENDS}
     return dict(_leaves(whole, ""))
 
 

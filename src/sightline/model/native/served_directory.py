@@ -143,7 +143,7 @@ def _write_settings(folder: Path, model_dir: Path, found: Form, record: Record |
     """Settings of a checkpoint as they were, while they still mean the same; else what the model says."""
     end = _ends(processor)
     config = dict(found.written.config)
-    if found.config.language_model is not None:
+    if "text_config" in config:  # a text tower reads its vector where a text ends
         config["text_config"] = config["text_config"] | {"eos_token_id": end[0], "pad_token_id": processor.tokenizer.pad_id}
     [*held] = dict.fromkeys(dtypes.values())
     written = {
@@ -196,18 +196,13 @@ def _write_tokenizer(folder: Path, model_dir: Path, processor: Processor, record
             write_text(folder / TEMPLATE, text)
     else:
         processor.tokenizer.save(folder, text)
-        document, settings = (
-            _bare(processor),
-            hub_layout.read_json(folder / _TOKENS) | {"model_max_length": processor.config.max_tokens, "padding_side": "left"},
-        )
+        own: Any = processor.config if processor.config.language_model is not None else processor.config.side_part
+        sides = {"model_max_length": own.max_tokens, "padding_side": "left" if own is processor.config else "right"}
+        document, settings = _bare(processor), hub_layout.read_json(folder / _TOKENS) | sides
     begin = next((token for token in chat.controls if chat.begin.startswith(token)), None)
     named = {"extra_special_tokens": dict(chosen.named)} if chosen.named.keys() - settings.keys() else {}
     write_json(folder / _TOKENS, ({"bos_token": begin} if begin else {}) | settings | named)
     write_text(folder / _TOKENIZER, extended(document, tokens.added))
-    if chosen.side:
-        source = record.published.folder / chosen.side if record is not None and kept else model_dir / "side"
-        (folder / chosen.side).mkdir()
-        _copy(source, folder / chosen.side, tuple(path.name for path in small_files(source)))
 
 
 def _is_true(record: Record, processor: Processor) -> bool:
