@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,7 +28,7 @@ from sightline.serve.json_format import JsonFormats
 from sightline.serve.media import Media
 from sightline.serve.meters import Meters
 from sightline.serve.named_regions import Masks
-from sightline.serve.page_routes import add_page
+from sightline.serve.page_routes import ERROR, add_page
 from sightline.serve.picture_tiles import picture_tiles
 from sightline.serve.protocol import ChatRequest, EmbeddingRequest, Message, TilesRequest, TokenizeRequest
 from sightline.serve.serving_engine import Engine
@@ -161,11 +161,11 @@ def _add_states(app: FastAPI, served: Served) -> None:
         card |= {"max_model_len": served.settings.engine.max_model_len}
         return JSONResponse({"object": "list", "data": [{"id": name, **card} for name in served.settings.served_model_name]})
 
-    @app.get("/health", summary="200 while the engine works")
+    @app.get("/health", summary="200 while the engine works", response_class=Response, responses={503: {"description": "It does not"}})
     async def health() -> Response:
         return Response(status_code=503 if served.engine is not None and served.engine.broken else 200)
 
-    @app.get("/ready", summary="200 while requests are taken")
+    @app.get("/ready", summary="200 while requests are taken", response_class=Response, responses={503: {"description": "None are"}})
     async def ready() -> Response:
         away = served.door.draining or (served.engine is not None and bool(served.engine.broken))
         away = away or (served.relay is not None and not await alive(served.relay.upstream, READY_PATIENCE))
@@ -175,7 +175,7 @@ def _add_states(app: FastAPI, served: Served) -> None:
     async def version() -> Response:
         return JSONResponse({"version": __version__})
 
-    @app.get("/metrics", summary="Counts and times in Prometheus' text format")
+    @app.get("/metrics", summary="Counts and times in Prometheus' text format", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(served.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -255,8 +255,7 @@ def _handle_errors(app: FastAPI, meters: Meters) -> None:
 def _described(kind: type[BaseModel], summary: str) -> dict[str, Any]:
     """What the API's description says of a route: its body, and how errors look."""
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}}
-    error = {"description": "What was wrong", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    return {"summary": summary, "openapi_extra": {"requestBody": body}, "responses": {status: error for status in sorted(KINDS) if status != 500}}
+    return {"summary": summary, "openapi_extra": {"requestBody": body}, "responses": {status: ERROR for status in sorted(KINDS) if status != 500}}
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

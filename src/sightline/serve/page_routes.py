@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from sightline.errors import Problem
 from sightline.lineage import sha256_bytes
@@ -20,6 +21,10 @@ POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; bas
 """Nothing from elsewhere, and no script or style inside the document: whatever a model or a file says stays text."""
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """A report is a document of its own: styles and pictures inside it, no script, no origin."""
+
+ERROR: dict[str, Any] = {"description": "What was wrong", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+PICTURE: dict[str, Any] = {"description": "The picture", "content": {"image/*": {}}}
+"""What the API's description says of replies."""
 
 
 def add_page(app: FastAPI, card: Card, outside: Outside) -> None:
@@ -48,12 +53,12 @@ def add_page(app: FastAPI, card: Card, outside: Outside) -> None:
     async def told() -> Response:
         return JSONResponse(await outside(card.record))
 
-    @app.get("/v1/card/pictures/{number}", summary="A picture of the card's examples")
+    @app.get("/v1/card/pictures/{number}", summary="A picture of the card's examples", response_class=Response, responses={200: PICTURE, 404: ERROR})
     async def picture(number: str) -> Response:
         data, kind = await outside(card.picture, number)
         return Response(data, media_type=kind, headers={"content-security-policy": REPORT_POLICY})
 
-    @app.get("/report", summary="The report of the run that is served")
+    @app.get("/report", summary="The report of the run that is served", response_class=HTMLResponse, responses={404: ERROR})
     async def report() -> Response:
         found = card.report
         if found is None:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 NAME = Field(max_length=400)
 OPTIONAL_NAME = Field(default=None, max_length=400)
 TEXT = 4 << 20
 """Characters of one text, at most."""
+
+
+def _whole(value: Any) -> Any:
+    """55.0 is a whole number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Choices = Annotated[int, Field(ge=1, le=128), BeforeValidator(_whole)]
+Likeliest = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), BeforeValidator(_whole)]
+Among = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)]
+"""Bounds stand inside: beside `| None` they would be checked and not described."""
 
 
 class Body(BaseModel):
@@ -45,7 +58,7 @@ class ImagePart(Body):
 class VideoUrl(Body):
     """Frames of a film."""
 
-    url: str | list[str] = Field(min_length=1)
+    url: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
     """A data: URL of an animated GIF or WebP, or one URL a frame."""
     fps: float = Field(default=1.0, gt=0, le=1000)
     """Frames a second, where `url` is a list."""
@@ -100,13 +113,13 @@ class ResponseFormat(Body):
 class Drawing(Body):
     """How tokens are drawn; fields that chat and completion share."""
 
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Absent: 0, the likeliest token."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    n: int | None = Field(default=None, ge=1, le=128)
-    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    n: Choices | None = None
+    seed: Seed | None = None
     stop: str | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -118,7 +131,7 @@ class ChatRequest(Drawing):
     model: str = NAME
     messages: list[Message] = Field(min_length=1, max_length=1000)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Likeliest | None = None
     response_format: ResponseFormat | None = None
     frequency_penalty: float | None = Field(default=None, ge=0, le=0)
     """0 alone: answers are not bent away from what they said."""
@@ -144,7 +157,7 @@ class TilesRequest(Body):
     """Body of /v1/tiles: one picture."""
 
     image_url: Url
-    among: int = Field(default=1, ge=1, le=1000)
+    among: Among = 1
     """Pictures of the request that it is part of, for tilers that share a budget."""
 
 
