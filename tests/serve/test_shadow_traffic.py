@@ -15,6 +15,7 @@ from scripted_chat import Given, ScriptedChat, given
 from scripted_words import Script, tiny
 from servers import Running, running, shown
 
+from sightline.canary import read_requests
 from sightline.serve.meters import Meters
 from sightline.serve.settings import CanarySettings, ServerSettings
 from sightline.serve.shadow_traffic import ROUTE, ShadowTraffic
@@ -88,6 +89,8 @@ def test_texts_are_kept_where_it_is_said(words: Any, tmp_path: Path) -> None:
         until(lambda: log.is_file() and len(lines(log)), 1)
     [line] = lines(log)
     assert (line["ours"], line["theirs"]) == ([SAID], ["three pools"]) and line["body"]["messages"] == shown(text="Where?")
+    [asked] = read_requests(log)
+    assert (asked.name, asked.question) == (line["id"], "Where?"), "such a log is traffic for `sightline canary`"
 
 
 def test_answers_do_not_wait_and_what_is_too_much_is_dropped(words: Any) -> None:
