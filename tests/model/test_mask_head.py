@@ -21,6 +21,7 @@ from sightline.model.assembly import ModelConfig
 from sightline.model.batch import Batch, MaskTaps
 from sightline.model.head_kinds.sam_head import SamHead
 from sightline.model.mask_views import view_mask, view_of, view_pixels, view_share, view_target
+from sightline.model.native.native_format import refuse_kinds
 from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
@@ -270,3 +271,10 @@ def test_a_size_that_the_tower_does_not_take_is_refused() -> None:
     with pytest.raises(Refused) as refused:
         config("maps", encoders=[CLIP], heads={"mask": {**HEADS["maps"], "size": 48}}).resolve(400)
     assert refused.value.problems[0].code == "model/head-size"
+
+
+def test_published_formats_hold_no_head() -> None:
+    model, _ = made()
+    with pytest.raises(Refused) as refused:
+        refuse_kinds(model.config, "llava", encoders=("transformers",), tiler=("whole",), connector=("mlp",), language_model=("transformers",), codec=("seg",))
+    assert [(problem.place, problem.found) for problem in refused.value.problems] == [("model.heads", "mask head (maps)")]
