@@ -1,12 +1,12 @@
 """Every code block of README.md marked bash or python runs, in order, in one folder.
 
-An HTML comment on the line before a block says what else to do: `<!-- tiny: COMMAND -->` runs a smaller command instead, `<!-- not run: REASON -->` is for blocks that install.
+An HTML comment on the line before a block says what else to do: `<!-- tiny: COMMAND -->` runs a smaller command instead, `<!-- not run: REASON -->` is for blocks that install,
+`<!-- run elsewhere: REASON -->` for what cannot be run here. The README has none of the last; those of docs/ are counted by test_docs.py.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-BLOCK = re.compile(r"(?:^<!-- (?P<order>tiny|not run): (?P<text>.+?) -->\n+)?^```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-INSTALLS = ("git clone ", "cd ", "make", "pip install ", "python3 -m venv ", "python3 tools/install.py ", ".venv/bin/pip install ", "uv ")
+from doc_pages import fenced
+
+INSTALLS = ("git clone ", "cd ", "make", "pip install ", "python3 -m venv ", "source ", "python3 tools/install.py ", ".venv/bin/pip install ", "uv ")
 SECONDS = 120
 
 
@@ -31,16 +32,17 @@ class Block:
 def blocks(text: str) -> list[Block]:
     """The blocks to run. Raises ValueError for one that is not run and does more than install."""
     found = []
-    for match in BLOCK.finditer(text):
-        line = text.count("\n", 0, match.start("code")) + 1
-        if match["order"] == "not run":
-            others = [words for words in match["code"].splitlines() if words.strip() and not words.startswith(("#", *INSTALLS))]
+    for one in fenced(text):
+        if one.language not in ("bash", "python") or one.order == "run elsewhere":
+            continue
+        if one.order == "not run":
+            others = [words for words in one.code.splitlines() if words.strip() and not words.startswith(("#", *INSTALLS))]
             if others:
-                raise ValueError(f"line {line}: only blocks that install may be left out, not {others[0]!r}")
-        elif match["order"] == "tiny":
-            found.append(Block(line=line, language="bash", code=match["text"]))
+                raise ValueError(f"line {one.line}: only blocks that install may be left out, not {others[0]!r}")
+        elif one.order == "tiny":
+            found.append(Block(line=one.line, language="bash", code=one.text or ""))
         else:
-            found.append(Block(line=line, language=match["language"], code=match["code"]))
+            found.append(Block(line=one.line, language=one.language, code=one.code))
     return found
 
 
@@ -117,7 +119,9 @@ def test_the_readme_runs(repository: Path, tmp_path: Path, tools: Path) -> None:
     for path in repository.iterdir():
         if path.name not in (".git", ".venv", "runs", "dist"):
             (folder / path.name).symlink_to(path)
-    found = blocks((repository / "README.md").read_text(encoding="utf-8"))
+    page = (repository / "README.md").read_text(encoding="utf-8")
+    assert [one.line for one in fenced(page) if one.order == "run elsewhere"] == [], "the README shows what runs"
+    found = blocks(page)
     assert found, "the README shows nothing to run"
     for block in found:
         run(block, folder, tools)
