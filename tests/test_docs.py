@@ -29,7 +29,7 @@ BOTH = (
     "README", "install", "quickstart", "own-data", "recipes-guide", "several-machines", "evaluation", "soups", "serving", "troubleshooting", "extending",
 )  # fmt: skip
 """Pages that must be there in English and Chinese."""
-RUN = ("install.md", "quickstart.md", "own-data.md", "recipes-guide.md", "several-machines.md", "extending.md", "data.md", "bands.md")
+RUN = ("install.md", "quickstart.md", "own-data.md", "recipes-guide.md", "several-machines.md", "extending.md", "data.md", "bands.md", "export.md")
 """Pages whose bash and Python blocks are run, in order, in one folder."""
 RUN_AS_PYTHON = ("regions.md",)
 """Pages whose Python blocks a test of their own runs."""

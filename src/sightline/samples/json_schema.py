@@ -216,11 +216,11 @@ class _Reader:
             self.refuse(f"{pointer}/{name}", f"no value of type {' or '.join(kinds)}", "a value of the type", "correct one of them")
             return Plain(node=Written(b"null"))
         try:
-            nodes = tuple(dict.fromkeys(written(value, self.schemas.without) for value in fitting))
+            nodes = list(dict.fromkeys(written(value, self.schemas.without) for value in fitting))
         except ValueError:
             self.refuse(f"{pointer}/{name}", "a number that is not finite", "numbers of JSON", "correct it")
             return Plain(node=Written(b"null"))
-        return Plain(node=Either(nodes) if len(nodes) > 1 else nodes[0])
+        return Plain(node=Either(tuple(nodes)) if len(nodes) > 1 else nodes[0])
 
     # types
 
@@ -254,11 +254,14 @@ class _Reader:
         """Two counts."""
         found: list[int | None] = []
         for name in (low, high):
-            value = schema.get(name)
-            if name in schema and (not _is(value, "integer") or value < 0):
+            if name not in schema:
+                found.append(None)
+                continue
+            value = schema[name]
+            sound = _is(value, "integer") and value >= 0
+            if not sound:
                 self.refuse(f"{pointer}/{name}", f"{value!r:.80}", "a whole number from 0", "correct it")
-                value = None
-            found.append(None if value is None else int(value))
+            found.append(int(value) if sound else None)
         least, most = found[0] or 0, found[1]
         if most is not None and least > most:
             self.refuse(f"{pointer}/{high}", f"{low} {least} above {high} {most}", "bounds between which something lies", "correct one of them")

@@ -38,6 +38,7 @@ from sightline.serve.upstream_relay import Relay, Relayed
 from sightline.serve.vectors import Vectors
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 LEFT = 499
 """Status for a client that is not there any more."""
 READY_PATIENCE = 2.0
@@ -220,7 +221,7 @@ async def _closing(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         await stream.aclose()  # type: ignore[attr-defined]
 
 
-async def _unless_left(work: Awaitable[dict[str, Any]], request: Request) -> dict[str, Any] | None:
+async def _unless_left(work: Awaitable[R], request: Request) -> R | None:
     """The result; None where the client left before, in which case the work is given up."""
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(request.receive())
