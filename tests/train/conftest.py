@@ -22,7 +22,7 @@ from sightline.model.processor import Processor
 from sightline.model.tokens import train_tokenizer
 from sightline.model.vlm import Model
 from sightline.samples.pictures import describe
-from sightline.samples.sample import Origin, Picture, Sample, Show, Text, Turn
+from sightline.samples.sample import Origin, Picture, Polygon, Region, Regions, Sample, Show, Text, Turn
 from sightline.samples.store import Store
 from sightline.train.feeding import Feed
 from sightline.train.loop import Outcome, train
@@ -56,6 +56,14 @@ def captioned(number: int, others: Sequence[str] = ()) -> Sample:
     return Sample(id=f"c{number}", pictures=(picture(number),), turns=(Turn(role="user", items=(Show(),)), told), origin=Origin(source="captions"))
 
 
+def masked(number: int) -> Sample:
+    """A question about picture `number`, answered by one mask or two; every third one by words."""
+    regions = tuple(Region(shape=Polygon(points=((2.0, 2.0 + k), (28.0 - number, 4.0), (9.0, 30.0 - 8 * k)))) for k in range(number % 3))
+    item = Regions(regions=regions, label="a pond") if regions else Text(text="no")
+    turns = (Turn(role="user", items=(Show(), Text(text="is there a pond?"))), Turn(role="assistant", items=(item,)))
+    return Sample(id=f"m{number}", pictures=(picture(number),), turns=turns, origin=Origin(source="masks"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """Stores and models."""
@@ -63,6 +71,8 @@ class World:
     config: ModelConfig
     processor: Processor
     stores: Mapping[str, Store]
+    drawing: World | None = None
+    """The same rows and models with a mask head, and the rows `masks`."""
 
     def model(self, seed: int = 0, **parts: Any) -> Model:
         """A model with random weights; `parts` replace parts of its Config."""
@@ -104,11 +114,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def make_world(folder: Path) -> World:
-    """Rows: 12 questions, 12 captions, 12 notes, in stores under `folder`."""
+    """Rows: 12 questions, 12 captions, 12 notes, 12 questions answered by masks, in stores under `folder`."""
     rows = {
         "questions": [question(number) for number in range(12)],
         "captions": [captioned(number) for number in range(12)],
         "notes": [question(number, shown=False) for number in range(12)],
+        "masks": [masked(number) for number in range(12)],
     }
     stores = {}
     for name, samples in rows.items():
@@ -120,13 +131,18 @@ def make_world(folder: Path) -> World:
     tokenizer = train_tokenizer([*ANSWERS, *CAPTIONS, "what is here? is there"] * 4, 300, chat_format("turns"))
     language = {"model_type": "qwen2", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2}
     text = {"model_type": "clip_text_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = ModelConfig.model_validate(
-        {
-            "encoders": [{"config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}}],
-            "tiler": {"kind": "whole", "size": 32, "fit": "squash"},
-            "connector": {"kind": "mlp", "depth": 2},
-            "language_model": {"attention": "eager", "config": {**language, "initializer_range": 0.2, "tie_word_embeddings": True}},
-            "text_encoder": {"config": {**text, "max_position_embeddings": 32}, "width": 16, "tags": True, "max_tokens": 32},
-        }
-    ).resolve(tokenizer.size)
-    return World(config=config, processor=Processor(config, tokenizer), stores=stores)
+    said = {
+        "encoders": [{"config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}}],
+        "tiler": {"kind": "whole", "size": 32, "fit": "squash"},
+        "connector": {"kind": "mlp", "depth": 2},
+        "language_model": {"attention": "eager", "config": {**language, "initializer_range": 0.2, "tie_word_embeddings": True}},
+        "text_encoder": {"config": {**text, "max_position_embeddings": 32}, "width": 16, "tags": True, "max_tokens": 32},
+    }
+    config = ModelConfig.model_validate(said).resolve(tokenizer.size)
+    drawer = ModelConfig.model_validate(
+        {**said, "codec": "seg", "heads": {"mask": {"kind": "maps", "size": 32, "told": 8, "width": 16, "stem": 16, "depth": 1}}}
+    )
+    words = train_tokenizer([*ANSWERS, "what is here? is there"] * 4, 300, chat_format("turns"), drawer.controls())
+    drawer = drawer.resolve(words.size)
+    drawing = World(config=drawer, processor=Processor(drawer, words), stores=stores)
+    return World(config=config, processor=Processor(config, tokenizer), stores=stores, drawing=drawing)

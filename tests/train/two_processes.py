@@ -37,6 +37,7 @@ STAGES: Mapping[str, dict[str, Any]] = {
     "softmax": {**PAIRS, "objective": "contrastive"},
     "sigmoid": {**PAIRS, "objective": {"kind": "contrastive", "loss": "sigmoid"}},
     "tags": {**PAIRS, "objective": {"kind": "contrastive", "tags": {"most_frequent": 4}}},
+    "masks": {"objective": "mask", "micro_batch": 1, "data": {"masks": 1.0, "notes": 1.0}, "train": {"language_model": RATE, "heads.mask": RATE}},
 }
 STOPPED = {"steps": 8, "data": MIXED, "average": 0.9, "checkpoints": {"steps": 3, "keep": 1}}
 """Is stopped behind step 5, so that its checkpoint is the one behind step 3."""
@@ -48,6 +49,7 @@ class Stopped(BaseException):
 
 def trained(world: World, said: dict[str, Any], processes: Processes) -> dict[str, Any]:
     """Losses and norms of each step, and a mark of what the stage made of its tensors."""
+    world = world.drawing if said.get("objective") == "mask" and world.drawing is not None else world
     model, stage = world.model(), world.stage(**{"steps": 4, "every": 1, **said})
     prepared, _, events = world.train(model, stage, world=processes)
     return {**_steps(events), "weights": _mark(model, prepared)}
