@@ -201,10 +201,10 @@ def _decode_colours(data: bytes, place: str) -> np.ndarray:
         width, height = upright.size
         rows = max(1, _STRIPE // width)
         if rows >= height:
-            return _rgb(upright)
+            return rgb_on_white(upright)
         found = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
-            found[top : top + rows] = _rgb(upright.crop((0, top, width, min(top + rows, height))))
+            found[top : top + rows] = rgb_on_white(upright.crop((0, top, width, min(top + rows, height))))
         return found
 
 
@@ -261,7 +261,8 @@ def _eight_bits(upright: Image.Image, place: str) -> Image.Image:
     return upright
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
+def rgb_on_white(picture: Image.Image) -> np.ndarray:
+    """(height, width, 3) uint8 of an opened picture of 8 bits; alpha is laid on white."""
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layered.size, (255, 255, 255, 255)), layered)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import ConvNextModel
 
@@ -60,13 +60,17 @@ class StagedConvNextTower(CropTower):
     def forward(self, pictures: Pictures, read: Read) -> Features:
         """Features of the crops that are seen, (sum of counts, C). Stages above the last one that is read are not run."""
         seen = self.seen(pictures, read)
-        hidden = self.tower.embeddings(stacked(seen.crops, self.config.path).to(self.tower.embeddings.patch_embeddings.weight.dtype))
-        maps = []
-        for number, stage in enumerate(self.tower.encoder.stages[: self.config.stages[-1] + 1]):
-            hidden = stage(hidden)
-            if number in self.config.stages:
-                maps.append(hidden)
-        size = maps[0].shape[2:]
-        # in float32, as published: the weights of an upsampling are no bfloat16 numbers
-        upsampled = [interpolate(later.float(), size=size, mode="bilinear", align_corners=False).to(later.dtype) for later in maps[1:]]
-        return seen.features(torch.cat([maps[0], *upsampled], dim=1).flatten(2).transpose(1, 2).flatten(0, 1))
+        return seen.features(joined_stages(self.tower, self.config.stages, stacked(seen.crops, self.config.path)))
+
+
+def joined_stages(tower: Any, stages: Sequence[int], crops: Tensor) -> Tensor:
+    """Maps of these stages of a ConvNeXt for crops (K, 3, h, w), upsampled to the size of the first and joined, token by token (K * rows * columns, C)."""
+    hidden = tower.embeddings(crops.to(tower.embeddings.patch_embeddings.weight.dtype))
+    maps = []
+    for number, stage in enumerate(tower.encoder.stages[: stages[-1] + 1]):
+        hidden = stage(hidden)
+        if number in stages:
+            maps.append(hidden)
+    # in float32, as published: the weights of an upsampling are no bfloat16 numbers
+    upsampled = [interpolate(later.float(), size=maps[0].shape[2:], mode="bilinear", align_corners=False).to(later.dtype) for later in maps[1:]]
+    return torch.cat([maps[0], *upsampled], dim=1).flatten(2).transpose(1, 2).flatten(0, 1)

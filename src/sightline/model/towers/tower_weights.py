@@ -24,7 +24,7 @@ _ANCHORS = {"resnet": "embedder.embedder.convolution.weight", "convnext": "embed
 
 def build_tower(config: EncoderConfig, block: dict[str, Any]) -> nn.Module:
     """The tower of a resolved encoder config. Refused: a checkpoint at hand that does not fit lists all that is missing or of another shape."""
-    factory = _factory(block["model_type"])
+    factory = tower_class(block["model_type"])
     weights = config.checkpoint and open_clip.weights_file(config.checkpoint)
     if weights:
         return _from_open_clip(weights, config, block)
@@ -38,7 +38,8 @@ def build_tower(config: EncoderConfig, block: dict[str, Any]) -> nn.Module:
     return _grown(_from_hub(folder, factory, config, stored).state_dict(), stored, config, block)
 
 
-def _factory(model_type: str) -> Any:
+def tower_class(model_type: str) -> Any:
+    """The class of a model type in transformers."""
     module, name = TOWERS[model_type].tower.rsplit(".", 1)
     return getattr(import_module(f"transformers.models.{module}"), name)
 
@@ -71,14 +72,14 @@ def _from_open_clip(weights: Path, config: EncoderConfig, block: dict[str, Any])
     side = math.isqrt(len(positions) - 1) * pair(block["patch_size"])[0] if positions is not None else None
     if side and config.rule(block) != "fixed" and (side, side) != pair(block["image_size"]):
         return _grown(tensors, block | {"image_size": side}, config, block)
-    tower = _factory(block["model_type"])(hub_layout.transformers_config(block, config.path))
+    tower = tower_class(block["model_type"])(hub_layout.transformers_config(block, config.path))
     open_clip.fill(tower, tensors, str(weights))
     return tower
 
 
 def _grown(tensors: dict[str, Tensor], stored: dict[str, Any], config: EncoderConfig, block: dict[str, Any]) -> nn.Module:
     """A tower of the config's size that holds the tensors of one of the `stored` size, with resized positions."""
-    tower = _factory(block["model_type"])(hub_layout.transformers_config(block, config.path))
+    tower = tower_class(block["model_type"])(hub_layout.transformers_config(block, config.path))
     lead, changed = TOWERS[block["model_type"]].lead, dict(tensors)
     for name, wanted in tower.state_dict().items():
         if name.removesuffix(".weight") == ANATOMY[block["model_type"]].table:
