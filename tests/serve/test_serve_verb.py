@@ -122,6 +122,73 @@ def test_at_sigterm_what_was_taken_is_answered_and_nothing_more_is_taken(folder:
     assert set(late) <= {503}
 
 
+@pytest.mark.slow
+def test_under_load_a_server_ends_within_its_time(folder: Path) -> None:
+    """16 clients that ask again and again, half of them streams: what was let in is answered whole, all else is told 503 or finds the door shut, and the process is gone in time."""
+    with serving(folder, "--max-num-seqs", "4", "--drain-timeout", "120") as (process, port):
+        ended, lock = threading.Event(), threading.Lock()
+        found: list[tuple[float, float, int, bool]] = []
+
+        def client(number: int) -> None:
+            while not ended.is_set():
+                began = time.monotonic()
+                try:
+                    status, whole = told(port, 20 + number, stream=number % 2 == 0)
+                except OSError:
+                    return
+                with lock:
+                    found.append((began, time.monotonic(), status, whole))
+                if status == 503:
+                    time.sleep(0.05)
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        while len(found) < 30:
+            time.sleep(0.05)
+        at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        took = time.monotonic() - at
+        ended.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert took < 120 and {status for _, _, status, _ in found} == {200, 503} and all(whole for _, _, status, whole in found if status == 200)
+    assert not [began for began, _, status, _ in found if status == 503 and began < at - 1.0], "only what came after the signal"
+    assert [end for _, end, status, _ in found if status == 200 and end > at], "what was being answered was finished"
+
+
+def test_what_is_not_finished_in_time_is_told_so_and_the_server_ends(folder: Path) -> None:
+    with serving(folder, "--max-num-seqs", "1", "--drain-timeout", "0.5") as (process, port):
+        found: list[tuple[int, bool]] = []
+        threads = [threading.Thread(target=lambda stream=stream: found.append(told(port, 380, stream))) for stream in (True, False, True, False)]
+        for thread in threads:
+            thread.start()
+        ends = time.monotonic() + PATIENCE
+        while taken(port) < 4 and time.monotonic() < ends:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert process.wait(PATIENCE) == 0
+    assert len(found) == 4 and {status for status, _ in found} <= {200, 503} and [one for one in found if one == (503, False)]
+
+
+def told(port: int, tokens: int, stream: bool) -> tuple[int, bool]:
+    """Status of an answer, and whether it was whole."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": tokens, "stream": stream})
+    try:
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        data = reply.read()
+    finally:
+        connection.close()
+    if not stream or reply.status != 200:
+        return reply.status, b'"finish_reason"' in data
+    return reply.status, b'"finish_reason": "' in data and data.endswith(b"data: [DONE]\n\n")
+
+
 def test_curl_of_the_documentation_is_answered(folder: Path, repository: Path) -> None:
     text = (repository / "docs" / "serving.md").read_text(encoding="utf-8")
     [line] = re.findall(r"^curl .*$", text, re.MULTILINE)
