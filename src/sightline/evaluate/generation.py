@@ -48,8 +48,8 @@ class _Line:
     sees: tuple[int, int] | None = None
 
 
-def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[Drawn]:
-    """Answers to a batch of one question per bin; `ended` is asked after every token."""
+def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: Callable[[list[int]], bool]) -> list[tuple[list[int], list[float]]]:
+    """Tokens and log-probabilities of answers to a batch of one question per bin; `ended` is asked after every token."""
     assert batch.decoder is not None and all(one.grammar is None for one in decodings)
     h, state = model.extend(None, batch)
     last = (batch.decoder.segments > 0).sum(1) - 1
@@ -57,7 +57,7 @@ def generate(model: Model, batch: Batch, decodings: Sequence[Decoding], ended: C
     sees = state.sees.tolist() if state.sees is not None else [None] * len(branches)
     known = enumerate(zip(branches, state.next.tolist(), sees))
     lines = [_Line(number=b, bin=b, branch=branch, position=position, sees=seen and tuple(seen)) for b, (branch, position, seen) in known]
-    return _written(model, h, state, lines, decodings, ended, {}, None)
+    return [(one.tokens, one.logps) for one in _written(model, h, state, lines, decodings, ended, {}, None)]
 
 
 def answers_of_bins(
