@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 ORDERS = ("tiny", "not run", "run elsewhere")
 """Words of the HTML comment on the line before a block: `tiny: COMMAND` runs that in its place; `not run: REASON` is for what installs; `run elsewhere: REASON` for what a test cannot run here."""
-FENCE = re.compile(
-    rf"(?:^<!-- (?P<order>{'|'.join(ORDERS)}): (?P<text>[^\n]+?) -->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+FENCE = re.compile(rf"(?:^<!-- (?P<order>{'|'.join(ORDERS)}): (?P<text>[^\n]+?) -->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^(?:\.venv/bin/)?(?:sightline|pip|make|git|curl|torchrun|srun|lmms-eval|docker|python3?) ", re.MULTILINE)
 SPAN = re.compile(r"`((?:\.venv/bin/)?sightline [^`\n]+)`")
 _CALL = re.compile(r"(?:^\s*|&& |\|\| |; |-m |\$\()(?:\.venv/bin/)?sightline ")

@@ -29,11 +29,22 @@ BOTH = (
     "README", "install", "quickstart", "own-data", "recipes-guide", "several-machines", "evaluation", "soups", "serving", "troubleshooting", "extending",
 )  # fmt: skip
 """Pages that must be there in English and Chinese."""
-RUN = ("install.md", "quickstart.md", "own-data.md", "recipes-guide.md", "several-machines.md", "extending.md", "data.md", "bands.md", "export.md")
+RUN = (
+    "install.md",
+    "quickstart.md",
+    "own-data.md",
+    "recipes-guide.md",
+    "several-machines.md",
+    "extending.md",
+    "troubleshooting.md",
+    "data.md",
+    "bands.md",
+    "export.md",
+)
 """Pages whose bash and Python blocks are run, in order, in one folder."""
 RUN_AS_PYTHON = ("regions.md",)
 """Pages whose Python blocks a test of their own runs."""
-COUNTS = {"run": 0, "tiny": 0, "not run": 0, "run elsewhere": 0}
+COUNTS = {"run": 33, "tiny": 4, "not run": 4, "run elsewhere": 41}
 """Blocks with commands on the English pages: run as they stand, run smaller, installing, and what a test cannot run here."""
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#([^)]+))?\)")
 
@@ -127,6 +138,12 @@ def test_every_block_is_run_or_marked(docs: Path) -> None:
     assert [finding for name, page in pages(docs).items() for finding in not_run(name, page)] == []
 
 
+def test_marks_name_what_is_there(docs: Path, repository: Path) -> None:
+    said = [(name, word) for name, page in pages(docs).items() for one in fenced(page) for word in re.findall(r"[\w/-]+\.(?:py|md)", one.text or "")]
+    assert len(said) > 20
+    assert [f"{name}: {word}" for name, word in said if not (repository / word).is_file() and not (docs / word).is_file()] == []
+
+
 def test_the_marks_are_counted(docs: Path) -> None:
     counts = Counter(one.order or "run" for page in pages(docs).values() for one in fenced(page) if one.commands)
     assert counts == COUNTS, "a new block, or a new mark, is a decision: count it here and on both index pages"
@@ -183,7 +200,9 @@ def test_stale_command_lines_are_found(line: str, found: str | None) -> None:
 
 
 def test_command_lines_are_taken_by_the_parser(docs: Path, repository: Path) -> None:
-    texts = pages(docs) | {path.relative_to(repository).as_posix(): path.read_text(encoding="utf-8") for path in (repository / "README.md", repository / "recipes/README.md")}
+    texts = pages(docs) | {
+        path.relative_to(repository).as_posix(): path.read_text(encoding="utf-8") for path in (repository / "README.md", repository / "recipes/README.md")
+    }
     lines = [(name, words) for name, page in texts.items() for words in command_lines(page)]
     assert len(lines) > 100
     assert [f"{name}: sightline {' '.join(words)}: {fault}" for name, words in lines if (fault := misread(words))] == []
@@ -235,7 +254,9 @@ def test_the_two_languages_say_the_same(docs: Path) -> None:
         assert differences(english, chinese) == [], name
         assert f"]({name}{CHINESE})" in english and f"]({name}.md)" in chinese, f"{name}: each leads to the other"
         others = {target for target, _ in LINK.findall(chinese)} - {f"{name}.md"}
-        assert [target for target in sorted(others) if (docs / f"{target.removesuffix('.md')}{CHINESE}").exists()] == [], f"{path.name}: leads to an English page"
+        assert [target for target in sorted(others) if (docs / f"{target.removesuffix('.md')}{CHINESE}").exists()] == [], (
+            f"{path.name}: leads to an English page"
+        )
 
 
 def test_the_index_names_every_page(docs: Path) -> None:
