@@ -17,7 +17,8 @@ TAKEN = {
     "llama-3.2-vision": {"transformers", "transformers serve", "SGLang", "Ollama"},
     "blip-2": {"transformers", "vLLM"},
     "clip": {"transformers", "vLLM", "SGLang"},
-    "points": set(),
+    "points": {"transformers", "transformers serve", "vLLM", "SGLang"},
+    "nvlm-x": set(),
 }
 """Recipe -> who answers with it."""
 
@@ -39,8 +40,8 @@ def test_each_engine_says_yes_or_why_not(name: str) -> None:
 
 
 def test_what_no_target_takes_says_what_is_missing() -> None:
-    found = engines(config_of("points"))
-    assert all("no target takes it; " in one.how and "model.encoders: " in one.how for one in found.takings)
+    found = engines(config_of("nvlm-x"))
+    assert all("no target takes it; " in one.how and "fusion: " in one.how for one in found.takings)
 
 
 def test_a_tokenizer_of_ones_own_keeps_the_converter_away() -> None:

@@ -101,6 +101,14 @@ TAKEN: dict[str, dict[str, tuple[bool, str]]] = {
         "llama.cpp": _NO_CONVERTER,
         "Ollama": _NO_GGUF,
     },
+    "remote-code": {
+        "transformers": (True, "trust_remote_code=True"),
+        "transformers serve": (True, "--trust-remote-code; one picture at a time, without a key: for trying out"),
+        "vLLM": (True, f"{_BACKEND} --trust-remote-code"),
+        "SGLang": (True, f"{_BACKEND} --trust-remote-code"),
+        "llama.cpp": _NO_CONVERTER,
+        "Ollama": _NO_GGUF,
+    },
 }
 """Target -> engine -> whether it takes the exported folder, and how, or why not."""
 

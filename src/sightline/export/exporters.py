@@ -69,8 +69,9 @@ EXPORTERS: dict[str, str] = {
     "blip-2": f"{_NATIVE}:Blip2",
     "clip": f"{_NATIVE}:Clip",
     "siglip": f"{_NATIVE}:Siglip",
+    "remote-code": "sightline.export.remote_code:RemoteCodeExporter",
 }
-"""Target -> MODULE:CLASS."""
+"""Target -> MODULE:CLASS. The first that takes a model is taken, so that published forms come before code of our own."""
 
 
 def exporter(target: str) -> Exporter:

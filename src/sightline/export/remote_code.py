@@ -90,6 +90,9 @@ def _wrong_whole(config: ModelConfig) -> list[Problem]:
                 "language_model" if config.language_model is None else "encoders", said, "encoders before a language model", "choose the target of such a model"
             )
         )
+    for name, head in config.heads.named().items():
+        said = f"{head.kind}: masks are drawn from hidden states, which no engine gives back"
+        found.append(_problem(f"heads.{name}", said, "answers in words alone", "serve it by `sightline serve`"))
     if config.fusion.kind != "sequence":
         reasons = {
             "gated-cross-attention": "memory that blocks between the layers of the language model read: serving engines keep no second memory for a model they do not know",
