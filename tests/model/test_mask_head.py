@@ -134,6 +134,8 @@ def test_gradients_reach_projection_decoder_and_language_model(head: str) -> Non
 
 def test_rows_without_masks_learn_their_words() -> None:
     model, processor = made()
+    later = row(2)
+    assert processor.encode(later).taps and not processor.encode(replace(later, turns=later.turns[:3]), answer=False).taps, "a prompt asks for nothing"
     batch = processor.collate([[processor.encode(row(1, 0))]])
     assert batch.masks is None
     objective = MaskLikelihood().build()
