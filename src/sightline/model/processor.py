@@ -181,8 +181,7 @@ class Processor:
             tokenise(self.pieces(turns, measures, answer), offsets, self.tokenizer, self._grid_positions, start, numbers)
             for turns in conversations(sample, one_answer=start is not None)
         ]
-        encoded = self._branch(sample, lines, views, measures)
-        encoded = replace(encoded, regions=regions, taps=encoded.taps if answer else ())
+        encoded = replace(self._branch(sample, lines, views, measures), regions=regions, **({} if answer else {"taps": ()}))
         if encoded.length > self.config.max_tokens:
             raise Refused(
                 Problem(
