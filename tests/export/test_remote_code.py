@@ -211,6 +211,11 @@ def test_plain_settings_are_those_of_pydantic() -> None:
         found.needed = 4
 
 
+def test_parts_that_answers_do_not_need_are_listed(sent: Sent) -> None:
+    left = json.loads((sent.out / "export.json").read_text())["left_out"]
+    assert {name.split(".")[0] for name in left} == ({"regions"} if sent.model.regions is not None else set())
+
+
 def test_settings_name_every_class(tmp_path: Path) -> None:
     sent = send("flat", tmp_path)
     config = json.loads((sent.out / "config.json").read_text())

@@ -36,3 +36,15 @@ def test_a_folder_that_does_not_load_is_refused(tmp_path: Path) -> None:
     (sent.out / "tiling.py").unlink()
     with pytest.raises(Refused, match="export/not-reloaded"):
         RemoteCodeExporter().prove(sent.home, sent.out)
+
+
+@pytest.mark.slow
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    sent = send("points", tmp_path)
+    tensors = load_file(sent.out / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].flip(0)
+    save_file(tensors, sent.out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Refused, match="export/other-answers"):
+        RemoteCodeExporter().prove(sent.home, sent.out)

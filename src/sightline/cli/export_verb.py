@@ -21,7 +21,7 @@ def export(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run, whose last model is written, or a model directory; with --check also a recipe")
     parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="the folder to write")
     parser.add_argument(
-        "--to", metavar="TARGET", help="llava, llava-next, pixtral, qwen2-vl, internvl, mllama, idefics2, blip-2, clip, siglip, remote-code; default is the first that fits"
+        "--to", metavar="TARGET", help="llava, llava-next, pixtral, qwen2-vl, internvl, mllama, idefics2, blip-2, clip, siglip, remote-code; default is the first that fits; onnx: the picture towers alone"
     )
     parser.add_argument("--check", action="store_true", help="write nothing: say which targets and engines take the model, and why others do not")
     parser.add_argument("--adapters", action="store_true", help="the adapters of the last stage alone, for peft and vLLM")
@@ -29,6 +29,7 @@ def export(parser: ArgumentParser) -> None:
         "--base", metavar="MODEL", type=Path, help="with --adapters: the model that they stand beside; default is this one with its adapters taken out"
     )
     parser.add_argument("--with-base", action="store_true", help="with --adapters: write that model too, into OUT/base")
+    parser.add_argument("--quantize", choices=("int8", "int4"), help="write the model with its language model rounded, for Sightline, and say what that costs")
     parser.add_argument("--json", action="store_true", help="what was written or found as JSON")
     parser.set_defaults(action=_export)
 
@@ -47,6 +48,8 @@ def _export(arguments: Namespace) -> int:
     from sightline.model.directory import model_folder
 
     folder = model_folder(Path(arguments.model))
+    if arguments.quantize:
+        return _quantize(folder, arguments)
     if arguments.adapters:
         from sightline.export.adapter_export import export_adapters
 
@@ -64,6 +67,20 @@ def _export(arguments: Namespace) -> int:
     )
     print(f"\nproved with {', '.join(f'{name} {version}' for name, version in proof.software.items())}, through the {proof.through}")
     write_table([("golden answer", "there"), *proof.golden])
+    return 0
+
+
+def _quantize(folder: Path, arguments: Namespace) -> int:
+    if arguments.to or arguments.adapters:
+        found, fix = "--quantize beside --to or --adapters", "drop one of them: rounded weights are read by Sightline alone"
+        raise Refused(Problem(code="usage/arguments", place="sightline export", found=found, allowed="one of them", fix=fix))
+    from sightline.export.quantized_export import quantize
+
+    rounded = quantize(folder, arguments.out, arguments.quantize)
+    if arguments.json:
+        write_json(rounded.record())
+    else:
+        print(rounded)
     return 0
 
 

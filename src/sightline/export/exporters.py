@@ -19,6 +19,9 @@ from sightline.model.assembly import ModelConfig
 RECORD = "export.json"
 """File of an exported folder: what it was made of, what was left out, and its proof."""
 
+RECORD = "export.json"
+"""File of an exported folder: what was made of, what was left out, and its proof."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
@@ -72,14 +75,17 @@ EXPORTERS: dict[str, str] = {
     "remote-code": "sightline.export.remote_code:RemoteCodeExporter",
 }
 """Target -> MODULE:CLASS. The first that takes a model is taken, so that published forms come before code of our own."""
+PARTS: dict[str, str] = {"onnx": "sightline.export.onnx_towers:OnnxTowerExporter"}
+"""Targets that hold some parts of a model and answer nothing by themselves: written when they are asked for, and never offered in the place of a model."""
 
 
 def exporter(target: str) -> Exporter:
     """The exporter of a target. Raises Refused (usage/target) with the choices."""
-    if target not in EXPORTERS:
-        fix = nearest(target, list(EXPORTERS)) or "sightline export MODEL --check"
-        raise Refused(Problem(code="usage/target", place="--to", found=repr(target), allowed=", ".join(EXPORTERS), fix=fix))
-    module, _, name = EXPORTERS[target].partition(":")
+    known = EXPORTERS | PARTS
+    if target not in known:
+        fix = nearest(target, list(known)) or "sightline export MODEL --check"
+        raise Refused(Problem(code="usage/target", place="--to", found=repr(target), allowed=", ".join(known), fix=fix))
+    module, _, name = known[target].partition(":")
     return getattr(import_module(module), name)()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import Problem, Refused
-from sightline.export.exporters import Proof
+from sightline.export.exporters import RECORD, Proof
 from sightline.export.remote_code_sources import PACKAGE, Definition, subset
 from sightline.kinds import Config
 from sightline.lineage import artifact, write_json, write_text
@@ -67,7 +67,9 @@ class RemoteCodeExporter:
             for name, text in code_files(config).items():
                 write_text(folder / name, text)
             tokens = _write_tokenizer(folder, processor)
-            tied, dtype = _write_weights(folder, model, directory.tensors_of(model_dir), tokens)
+            stored = directory.tensors_of(model_dir)
+            tied, dtype = _write_weights(folder, model, stored, tokens)
+            write_json(folder / RECORD, {"left_out": sorted(name for name in stored if name.split(".")[0] in LEFT_OUT)})
             _write_settings(folder, config, parts, tokens, tied, dtype, model)
 
     def prove(self, model_dir: Path, out: Path) -> Proof:
@@ -342,7 +344,7 @@ def _inside(causal: Any) -> tuple[str, str]:
 def exported_name(name: str, head: str, prefix: str, each: bool) -> str | None:
     """The name of one of our tensors in the exported model; None for parts that are left out. `each`: there is a connector for each encoder."""
     part = name.split(".")[0]
-    if part in LEFT_OUT or part == "fusion":
+    if part in LEFT_OUT:
         return None
     if part == "encoders":
         return f"model.vision_tower.{name.removeprefix('encoders.')}"
@@ -372,7 +374,6 @@ def _write_settings(folder: Path, config: ModelConfig, parts: dict[str, Any], to
             "image_token_id": tokens["image"],
             "head_bias": head.bias is not None,
             "tie_word_embeddings": tied,
-            "left_out": [name for name in LEFT_OUT if getattr(config, name) is not None],
             "text_config": text,
             "parts": parts,
         },

@@ -32,11 +32,13 @@ ANSWERS = 3
 """Golden answers that are compared."""
 TOKENS = 24
 """Tokens of each at most."""
+CLOSE = 1e-5
+"""Largest |difference| of logits that is taken for rounding, as a share of the largest |logit|, 1 at least."""
 _SIZES = ((200, 120), (64, 160), (96, 96))
 
 
 def prove(model_dir: Path, out: Path, target: str) -> Proof:
-    """Logits of every token of a few prompts, and greedy answers to them, by the folder in a process of its own. Raises Refused where tokens differ or it does not load."""
+    """Logits of every token of a few prompts, and greedy answers to them, by the folder in a process of its own. Raises Refused where it does not load, or says anything else than we do."""
     model, processor, weights = directory.load(model_dir)
     samples = asked(model_dir)
     answerer = LocalAnswerer(model, processor, weights)
@@ -44,14 +46,27 @@ def prove(model_dir: Path, out: Path, target: str) -> Proof:
     with tempfile.TemporaryDirectory() as scratch:
         said, logits = _reloaded(out, Path(scratch), samples)
     image = hub_layout.read_json(out / "config.json")["image_token_id"]
-    worst, golden = 0.0, []
+    worst, largest, golden = 0.0, 1.0, []
     for number, (sample, theirs) in enumerate(zip(samples, said["answers"], strict=True)):
         ids, own = _ours(model, processor, sample, image)
         if ids != theirs["ids"]:
             raise Refused(_other_tokens(out, processor, ids, theirs["ids"]))
         worst = max(worst, (own - logits[f"{number}"][:, : own.shape[1]]).abs().max().item())
+        largest = max(largest, own.abs().max().item())
         golden.append((ours[sample.id].text, processor.decode(theirs["drawn"])))
+    if problems := _differing(out, worst, largest, golden):
+        raise Refused(problems)
     return Proof(target=target, difference=worst, golden=tuple(golden), through="our own processor code", software=said["software"])
+
+
+def _differing(out: Path, worst: float, largest: float, golden: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Logits further apart than rounding makes them, and answers that are not ours."""
+    found = [(f"logits that differ by {worst:.3g}", f"at most {CLOSE:g} of the largest, {largest:.3g}")] if worst > CLOSE * largest else []
+    found += [(f"the answer {theirs!r}", repr(ours)) for ours, theirs in golden if ours != theirs]
+    return [
+        Problem(code="export/other-answers", place=str(out), found=said, allowed=allowed, fix="report it: the folder is not the model")
+        for said, allowed in found
+    ]
 
 
 def asked(model_dir: Path) -> list[Sample]:
