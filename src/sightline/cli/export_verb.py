@@ -94,6 +94,8 @@ def _check(arguments: Namespace) -> int:
     for name, config in _configs(arguments.model).items():
         found = fits(config)
         told = engines(config, found)
+        if arguments.to and arguments.to not in found:
+            found[arguments.to] = exporter(arguments.to).check(config)
         targets = {target: [problem.record() for problem in problems] for target, problems in found.items()}
         record[name] = {**told.record(), "targets": targets}
         if not arguments.json:
