@@ -201,7 +201,8 @@ def _write_tokenizer(folder: Path, model_dir: Path, processor: Processor, record
         document, settings = _bare(processor), hub_layout.read_json(folder / _TOKENS) | sides
     begin = next((token for token in chat.controls if chat.begin.startswith(token)), None)
     named = {"extra_special_tokens": dict(chosen.named)} if chosen.named.keys() - settings.keys() else {}
-    write_json(folder / _TOKENS, ({"bos_token": begin} if begin else {}) | settings | named)
+    first = {"bos_token": begin} if begin and settings.get("bos_token") is None else {}
+    write_json(folder / _TOKENS, settings | first | named)
     write_text(folder / _TOKENIZER, extended(document, tokens.added))
 
 
