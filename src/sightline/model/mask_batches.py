@@ -32,10 +32,10 @@ class MaskAsking:
     """Makes what the head of one model is asked."""
 
     def __init__(self, config: ModelConfig, head: MaskHead, read: Read) -> None:
-        self.head, self.read = head, read
+        self.read = read
         self.side, self.stride = head.side, head.stride
         self.bands, self.fill = head.bands(config.encoders), head.fill(config.encoders)
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
     def of(self, rows: Sequence[Encoded], root: Path | None = None) -> MaskTaps | None:
         """All masks that rows name, with their targets, in the order of the rows' answers; None where they name none."""
@@ -71,12 +71,13 @@ class MaskAsking:
         return torch.stack([self._view(one, root) for one in pictures]), torch.from_numpy(np.stack(shares))
 
     def _view(self, picture: Picture, root: Path | None) -> Tensor:
-        found = self._known.get(picture.hash)
+        key = (picture.hash, picture.bands)
+        found = self._known.get(key)
         if found is None:
             view = view_of(picture.width, picture.height, self.side)
             found = torch.from_numpy(view_pixels(self.read(picture, self.bands, root), view, self.side, self.fill))
             if (len(self._known) + 1) * found.nbytes <= KEPT_BYTES:
-                self._known[picture.hash] = found
+                self._known[key] = found
         return found
 
     def forget(self) -> None:

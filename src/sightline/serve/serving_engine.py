@@ -324,8 +324,8 @@ class Engine:
             self.meters.finished(finish, time.monotonic() - line.job.made)
             items, problems = self._named(line)
             logps = tuple(line.logps)
-            ended_as = Ended(choice=line.choice, finish=finish, text=writing.text, tokens=tuple(writing.tokens), logps=logps, items=items, problems=problems)
-            line.job.listen(ended_as)
+            told = Ended(choice=line.choice, finish=finish, text=writing.text, tokens=tuple(writing.tokens), logps=logps, items=items, problems=problems)
+            line.job.listen(told)
 
     def _named(self, line: _Line) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
         """What the text of a line says, its masks drawn; nothing where nobody asked."""
