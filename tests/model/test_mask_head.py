@@ -124,7 +124,8 @@ def test_gradients_reach_projection_decoder_and_language_model(head: str) -> Non
     losses = objective(model, batch)
     torch.stack([losses.sums[term] for term in ("bce", "dice")]).sum().backward()
     named = dict(model.named_parameters())
-    spare = {f"heads.mask.{name}" for name in model.heads["mask"].spare}
+    drawing: Any = model.heads["mask"]
+    spare = {f"heads.mask.{name}" for name in drawing.spare}
     unread = {name for name, p in named.items() if name.startswith("heads.") and name not in spare and (p.grad is None or not p.grad.any())}
     allowed = ("heads.mask.decoder.told.0", "heads.mask.decoder.told.2") if head != "sam" else ()
     assert not {name for name in unread if not name.startswith(allowed)}, unread
