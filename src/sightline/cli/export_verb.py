@@ -21,7 +21,9 @@ def export(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run, whose last model is written, or a model directory; with --check also a recipe")
     parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="the folder to write")
     parser.add_argument(
-        "--to", metavar="TARGET", help="llava, llava-next, pixtral, qwen2-vl, internvl, mllama, idefics2, blip-2, clip, siglip, remote-code; default is the first that fits; onnx: the picture towers alone"
+        "--to",
+        metavar="TARGET",
+        help="llava, llava-next, pixtral, qwen2-vl, internvl, mllama, idefics2, blip-2, clip, siglip, remote-code; default is the first that fits; onnx: the picture towers alone",
     )
     parser.add_argument("--check", action="store_true", help="write nothing: say which targets and engines take the model, and why others do not")
     parser.add_argument("--adapters", action="store_true", help="the adapters of the last stage alone, for peft and vLLM")
