@@ -11,6 +11,7 @@ import torch
 
 from sightline.errors import Refused
 from sightline.evaluate.answering import LocalAnswerer
+from sightline.evaluate.generation import draw
 from sightline.evaluate.guided import guided, guides_of
 from sightline.model.chat import CHAT_FORMATS
 from sightline.model.token_grammar import token_grammar
@@ -99,3 +100,10 @@ def test_nothing_but_what_may_follow_is_left() -> None:
 def test_a_model_without_a_codec_has_no_grammar() -> None:
     with pytest.raises(Refused, match="model/no-codec"):
         asked(answerer(None), 1)
+
+
+@pytest.mark.parametrize("said", [{"temperature": 1e-320}, {"temperature": 5e-39}, {"top_p": 1e-320, "temperature": 2.0}, {"temperature": 1e-9, "top_p": 1e-9}])
+def test_the_coldest_draw_is_the_likeliest(said: dict[str, float]) -> None:
+    """Numbers that a client may send, and that single precision does not hold."""
+    logps = torch.tensor([-3.0, -0.2, -torch.inf, -4.0])
+    assert draw(logps, Decoding(**said), torch.Generator().manual_seed(1)) == 1  # pyright: ignore[reportArgumentType]

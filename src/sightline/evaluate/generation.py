@@ -23,6 +23,8 @@ from sightline.model.token_grammar import Guide
 from sightline.model.vlm import Model, State
 from sightline.samples.exchange import Decoding
 
+COLDEST = 1e-30
+"""Temperature below which numbers of single precision end; all of them take the likeliest token."""
 READ, CPU_READ = 32768, 2048
 """Tokens of prompts that go through the model at once: on a CPU what its caches hold, which is several times as fast as memory."""
 
@@ -224,9 +226,10 @@ def draw(logps: Tensor, decoding: Decoding, generator: torch.Generator | None) -
     """One token: greedy at temperature 0, else nucleus sampling (Holtzman et al. 2020) from logps / temperature."""
     if decoding.temperature <= 0 or generator is None:
         return int(logps.argmax())
-    probabilities = (logps / decoding.temperature).softmax(-1).cpu()
+    # the likeliest stays at 0 and alone in the nucleus, however near to 0 temperature and top_p are
+    probabilities = ((logps - logps.max()) / max(decoding.temperature, COLDEST)).softmax(-1).cpu()
     if decoding.top_p < 1:
         ordered, index = probabilities.sort(descending=True)
-        ordered[ordered.cumsum(0) - ordered >= decoding.top_p] = 0
+        ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= decoding.top_p] = 0
         return int(index[torch.multinomial(ordered, 1, generator=generator)])
     return int(torch.multinomial(probabilities, 1, generator=generator))
