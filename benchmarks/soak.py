@@ -1,4 +1,4 @@
-"""`make soak`: what is slow to prove. Runs killed at random moments, hostile pictures, recipes and JSON, many rows. One PASS or FAIL line each; exit code 1 when one failed."""
+"""`make soak`: what is slow to prove. Runs killed at random moments, hostile pictures, recipes, JSON and requests, many rows. One PASS or FAIL line each; exit code 1 when one failed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import hostile_pictures
 import hostile_recipes
 import killed_runs
 import resume_torture
+import served_requests
 from figures import ROOT, Figure, measure, show
 from hostile_pictures import Outcome, encoded, peak, sample_picture
 
@@ -38,6 +39,8 @@ class Soak:
     tries: int = 60
     sets: int = 10_000
     """Hostile data sets."""
+    requests: int = 10_000
+    """To a server."""
     program: tuple[str, ...] = (str(Path(sys.executable).with_name("sightline")),)
 
 
@@ -93,6 +96,14 @@ def corpus(soak: Soak) -> Iterator[Figure]:
     yield Figure(name="hostile-corpus memory", values=(report.mebibytes,), unit="MiB", most=hostile_corpus.MEBIBYTES, note="all processes, each at its peak")
 
 
+def serve(soak: Soak) -> Iterator[Figure]:
+    """A server under many requests, some given up and some hostile: none fails, and its memory stays what it was."""
+    load = served_requests.Load()
+    yield judged("serve", served_requests.check_all(soak.program, _folder(soak, "serve"), soak.seed, soak.requests, load))
+    told = f"{load.early:.0f} MiB at a tenth, {load.late:.0f} at the end; {load.counts['given']} given up, {load.counts['hostile']} hostile"
+    yield Figure(name="serve memory", values=(100 * (load.late / load.early - 1),), unit="% more", most=5, note=told)
+
+
 def read_many(soak: Soak, rows: int = ROWS) -> Iterator[Figure]:
     """Many small rows with a picture each: all of them arrive, in bounded memory, at a steady rate."""
     from sightline.data.reading import read_into
@@ -126,6 +137,7 @@ LINES: dict[str, Callable[[Soak], Iterator[Figure]]] = {
     "hostile-recipes": recipes,
     "hostile-json": json_files,
     "hostile-corpus": corpus,
+    "serve": serve,
     "kill": kill,
     "resume-torture": resume_torture_line,
 }
@@ -141,10 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=12, metavar="N", help="runs to kill (default: 12)")
     parser.add_argument("--deaths", type=int, default=30, metavar="N", help="times that one run is killed in training (default: 30)")
     parser.add_argument("--tries", type=int, default=60, metavar="N", help="garbled variants of each file (default: 60)")
+    parser.add_argument("--requests", type=int, default=10_000, metavar="N", help="requests to a server (default: 10000)")
     parser.add_argument("--sets", type=int, default=10_000, metavar="N", help="hostile data sets (default: 10000)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="sightline-soak-") as scratch:
-        soak = Soak(scratch=Path(scratch), seed=arguments.seed, kills=arguments.kills, deaths=arguments.deaths, tries=arguments.tries, sets=arguments.sets)
+        counts = {name: getattr(arguments, name) for name in ("seed", "kills", "deaths", "tries", "sets", "requests")}
+        soak = Soak(scratch=Path(scratch), **counts)
         found = show(measure({name: partial(LINES[name], soak) for name in arguments.only or LINES}))
     return int(any(not figure.passed for figure in found))
 

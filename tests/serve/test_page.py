@@ -20,6 +20,7 @@ from sightline.samples.codecs import text_of
 from sightline.samples.frames import Frame
 from sightline.samples.sample import Point, Region, Regions, RotatedBox
 from sightline.serve.guard import OPEN
+from sightline.serve.named_regions import NamedRegions, closes
 from sightline.serve.page_routes import FILES
 
 FOLDER = Path(page_routes.__file__).parent / "page"
@@ -245,6 +246,19 @@ def test_what_an_answer_named_so_far_stays_what_it_named(kind: str) -> None:
 
     whole = named(text)
     assert len(whole) == 4
+    known = 0
     for end in range(len(text)):
         early = named(text[:end])
         assert early == whole[: len(early)], text[:end]
+        assert len(early) == known or closes(text[end - 1]), "a text is read again only after such a sign"
+        known = len(early)
+
+
+def test_a_stream_is_read_again_only_where_a_region_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, processor = tiny("flat")
+    named = NamedRegions(processor=processor, sample=question("Where?", png(1, 200, 100)))
+    read: list[str] = []
+    items = processor.items
+    monkeypatch.setattr(processor, "items", lambda text, sample: (read.append(text), items(text, sample))[1])
+    told = [named.newly(0, sign) for sign in SAID]
+    assert len(read) == sum(map(closes, SAID)) < len(SAID) / 8 and [len(one["regions"]) for one in told if one] == [1, 2] and named.texts[0] == SAID

@@ -27,7 +27,7 @@ ROUTES = {
 }  # fmt: skip
 TRIES = [pytest.param(GenerationMode.POSITIVE, route, id=f"right {route}") for route in sorted(ROUTES)]
 TRIES += [pytest.param(GenerationMode.NEGATIVE, route, id=f"wrong {route}") for route in sorted(ROUTES) if route.startswith("POST")]
-QUICK, LONG = 5, 400
+QUICK, LONG = 5, 150
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_requests_of_the_description(ours: Running, mode: GenerationMode, route:
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "route"), TRIES)
 def test_many_requests_of_the_description(ours: Running, mode: GenerationMode, route: str) -> None:
-    assert sum(tried(ours, route, mode, LONG if route.startswith("POST") else 4 * QUICK, upstream=False).statuses.values()) > 1
+    assert sum(tried(ours, route, mode, LONG if route.startswith("POST") else 4 * QUICK, upstream=False).statuses.values())
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])

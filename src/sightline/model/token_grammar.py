@@ -22,7 +22,7 @@ from sightline.model.processor import Processor
 from sightline.model.tokens import TextTokenizer
 from sightline.samples.grammar import DEAD, Automaton, Grammar, GrammarName, fixed, joined, optional
 
-_REMEMBERED = 64 << 20
+_REMEMBERED = 32 << 20
 """Bytes of states' tokens that are kept: most states allow few, and those inside phrases and strings a vocabulary each."""
 _FAR = 1 << 30
 """Tokens to an end that the vocabulary cannot write."""

@@ -14,7 +14,8 @@ from sightline.lineage import sha256_bytes, write_json, write_text
 from sightline.model.chat import ChatFormat
 
 PAD = "<|pad|>"
-_MEMO = 200_000
+_MEMO, _MEMO_SIGNS = 200_000, 16 << 20
+"""Texts whose ids are remembered, and their characters: clients of a server may send any."""
 
 
 class TextTokenizer:
@@ -34,6 +35,7 @@ class TextTokenizer:
             ) from None
         self._tokenizer.encode_special_tokens = True
         self._memo: dict[str, list[int]] = {}
+        self._memo_signs = 0
         self.hash = sha256_bytes(document.encode())
         problems = []
         if self._tokenizer.token_to_id(end) is None:
@@ -112,8 +114,9 @@ class TextTokenizer:
         found = self._memo.get(text)
         if found is None:
             found = self._tokenizer.encode(text, add_special_tokens=False).ids
-            if len(self._memo) < _MEMO:
+            if len(self._memo) < _MEMO and self._memo_signs + len(text) <= _MEMO_SIGNS:
                 self._memo[text] = found
+                self._memo_signs += len(text)
         return found
 
     def decode(self, ids: Iterable[int], controls: bool = False) -> str:

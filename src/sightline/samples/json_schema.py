@@ -31,7 +31,7 @@ from sightline.samples.json_nodes import (
 ANNOTATIONS = frozenset(("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"))
 """Keywords that say nothing of what is valid."""
 _ROOT = frozenset(("$schema", "$defs", "definitions"))
-KEYWORDS = {
+KEYWORDS: dict[str, tuple[str, ...]] = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "minItems", "maxItems"),
     "string": ("minLength", "maxLength"),

@@ -37,8 +37,8 @@ from sightline.serve.upstream_client import alive
 from sightline.serve.upstream_relay import Relay, Relayed
 from sightline.serve.vectors import Vectors
 
-T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
+T = TypeVar("T", bound=BaseModel)
 LEFT = 499
 """Status for a client that is not there any more."""
 READY_PATIENCE = 2.0

@@ -14,9 +14,9 @@ from sightline.samples.json_schema import ANY_OBJECT
 from sightline.serve.jobs import Declined
 from sightline.serve.protocol import ChatRequest
 
-KEPT = 32
+KEPT = 8
 """Schemas whose grammars are known again."""
-LARGEST = 50_000
+LARGEST = 20_000
 """States of a grammar above which it is made anew: each takes a kilobyte."""
 POINTER = "/response_format/json_schema/schema"
 

@@ -84,6 +84,7 @@ class _Reading:
         if not self._unseen:
             return True
         self.features.look([self._unseen.pop(0)])
+        self.processor.forget_crops()  # features are kept; nobody looks at pixels again
         return False
 
 
