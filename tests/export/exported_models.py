@@ -106,7 +106,11 @@ def config_of(said: dict[str, Any]) -> ModelConfig:
 
 def send(name: str, folder: Path, said: dict[str, Any] | None = None, spare: int = 60) -> Sent:
     """The composition of that name, saved and exported; `spare` rows of the vocabulary are no token's."""
-    config = config_of(said or SENT[name])
+    return send_config(name, config_of(said or SENT[name]), folder, spare)
+
+
+def send_config(name: str, config: ModelConfig, folder: Path, spare: int = 60) -> Sent:
+    """A model of this Config with random weights and a tokenizer trained for it, saved and exported."""
     tokenizer = train_tokenizer(TEXTS, 340, config.chat_format(), config.controls())
     model, processor = built(config.resolve(tokenizer.size + spare, control=tokenizer.control), tokenizer)
     home, out = folder / "model", folder / f"{name}-out"

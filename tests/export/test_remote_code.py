@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from compositions import COMPOSITIONS, LLAMA, composition
-from exported_models import SENT, SIZES, Sent, config_of, inputs_of, opened, our_logits, photo, send
+from exported_models import SENT, SIZES, Sent, config_of, inputs_of, opened, our_logits, photo, send, send_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from sightline.export.remote_code_files.picture_geometry import Geometry
 from sightline.export.remote_code_files.plain_config import Config, Field
 from sightline.model.assembly import ModelConfig
 from sightline.model.pieces import Slots
+from sightline.recipe import load
 
 ALLOWED = {"torch", "transformers", "huggingface_hub", "PIL", "numpy"}
 """transformers does not work without its hub."""
@@ -209,6 +210,22 @@ def test_plain_settings_are_those_of_pydantic() -> None:
             _Example(**wrong)
     with pytest.raises(AttributeError):
         found.needed = 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ferret-v2", "llava-uhd", "mini-gemini", "minigpt-4", "nvlm-d", "points", "vila"])
+def test_twins_of_published_systems_are_loaded(name: str, tmp_path: Path) -> None:
+    recipe = load(name).recipe
+    own = recipe.model or recipe.models.get(name)
+    assert isinstance(own, ModelConfig)
+    sent = send_config(name, own.twin(), tmp_path)
+    processor, model = sent.loaded
+    for size in SIZES:
+        ids, ours = our_logits(sent, [photo(*size)], "How many ships?")
+        inputs = inputs_of(processor, [photo(*size)], "How many ships?")
+        assert inputs["input_ids"][0].tolist() == ids
+        with torch.no_grad():
+            torch.testing.assert_close(model(**inputs).logits[0], ours, rtol=0, atol=1e-5 * max(1.0, ours.abs().max().item()))
 
 
 def test_parts_that_answers_do_not_need_are_listed(sent: Sent) -> None:
