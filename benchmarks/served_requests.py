@@ -87,7 +87,7 @@ def serving(program: Sequence[str], folder: Path) -> Iterator[tuple[int, int]]:
     """A server process: its port and its process id. It must end well when it is asked to."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    words = [*program, "serve", str(folder), "--port", str(port), "--no-verify", "--max-num-seqs", str(CLIENTS), "--prefix-cache-mb", "16"]
+    words = [*program, "serve", str(folder), "--port", str(port), "--no-verify", "--max-num-seqs", str(CLIENTS), "--prefix-cache-mb", "2"]
     process = Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         ends = time.monotonic() + PATIENCE

@@ -438,3 +438,26 @@ def test_soak_main_reads_many_rows(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setitem(soak.LINES, "read-many", lambda place: soak.read_many(place, rows=50))
     soak.main(["--only", "read-many"])
     assert "PASS  read-many rows                  50 " in capsys.readouterr().out
+
+
+def test_soak_serves_and_reads_what_came_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A fault of one request and memory that grew fail their figures; without either both pass."""
+
+    def tried(program: Any, folder: Path, seed: int, requests: int, load: Any) -> Iterator[Outcome]:
+        load.early, load.late = 100.0, 100.0 + requests
+        load.counts.update(given=2, hostile=3)
+        yield Outcome(name="stream", fault="broke" if requests == 9 else "")
+
+    monkeypatch.setattr(soak.served_requests, "check_all", tried)
+    for requests, wrong in ((4, []), (9, ["serve", "serve memory"])):
+        (tmp_path / str(requests)).mkdir()
+        assert failed(soak.serve(soak.Soak(scratch=tmp_path / str(requests), requests=requests))) == wrong
+
+
+@pytest.mark.slow
+def test_a_server_is_asked_rightly_wrongly_and_in_vain(tmp_path: Path) -> None:
+    """A few requests of the soak, to a server process."""
+    load = soak.served_requests.Load()
+    outcomes = list(soak.served_requests.check_all((sys.executable, "-m", "sightline"), tmp_path, 3, 30, load))
+    assert [outcome.fault for outcome in outcomes if outcome.fault] == [] and len(outcomes) == 30
+    assert load.counts["given"] and load.counts["hostile"] and min(load.early, load.late) > 50

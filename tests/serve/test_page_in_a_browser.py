@@ -355,7 +355,8 @@ def test_every_shape_is_drawn_and_masks_by_columns(page: Page, server: Running) 
     page.open(server)
     regions: list[dict[str, Any]] = [{"mask": [4, 3, [4, 3, 5]], "label": "m"}, {"box": [1, 1, 3, 2]}, {"point": [1, 1]}]
     regions += [{"polygon": [[0, 0], [3, 0], [0, 2]]}, {"rotated_box": [2, 1, 2, 1, 30]}, {}, {"tap": 3}]
+    regions += [{"rotated_box": [2, 1, 2, 1, 30], "mask": [4, 3, [4, 3, 5]]}]
     alpha, names = page.js(SHAPES % json.dumps(regions))
     # runs go down the columns: four zeros, then (1, 1), (1, 2) and (2, 0)
     assert alpha == [0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0]
-    assert names == ["image", "rect", "path", "polygon", "polygon", "rect"], "a tap is no place yet"
+    assert names == ["image", "rect", "path", "polygon", "polygon", "rect", "image", "polygon"], "a tap is no place yet"
