@@ -15,7 +15,7 @@ from pathlib import Path
 CODE = re.compile(r"[a-z]+/[a-z0-9]+(?:-[a-z0-9]+)*")
 _LAST = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 ROOMS = (
-    "bridges", "data", "evaluate", "failure", "model", "plan", "recipe", "refine", "review", "run", "samples", "serve", "soup", "train", "usage",
+    "bridges", "canary", "data", "evaluate", "export", "failure", "model", "plan", "recipe", "refine", "review", "run", "samples", "serve", "soup", "train", "usage",
 )  # fmt: skip
 UNFOLLOWED = {
     "evaluate/asking.py": ("missing-answer", "strange-answer", "repeated-answer"),
