@@ -14,8 +14,8 @@ from sightline.export.exporters import closest, fits, fitting, said
 from sightline.model.assembly import ModelConfig
 
 ENGINES = ("transformers", "transformers serve", "vLLM", "SGLang", "llama.cpp", "Ollama")
-_SERVED = (True, "one picture at a time, without a key: for trying out")
-_WITH_TORCHVISION = (True, "with torchvision beside it, which its processor needs; one picture at a time, without a key")
+_SERVED = (True, "one request at a time, without a key: for trying out")
+_WITH_TORCHVISION = (True, "with torchvision beside it, which its processor needs; one request at a time, without a key")
 _NO_GGUF = (False, "llama.cpp makes no GGUF files of it, and Ollama's own converter does not know the class")
 _NO_CONVERTER = (False, "its converter does not know the class")
 _BACKEND = "--model-impl transformers"
