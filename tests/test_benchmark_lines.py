@@ -356,6 +356,7 @@ def test_pictures_hold_and_a_decoder_that_does_not_is_found(monkeypatch: pytest.
     assert all("took 0.0 s" in outcome.fault or "took 0.1 s" in outcome.fault for outcome in hostile_pictures.check_bombs())
 
 
+@pytest.mark.slow
 def test_json_holds_and_a_reader_that_does_not_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = [hostile_json.CASES[0], hostile_json.CASES[-1]]
     monkeypatch.setattr(hostile_json, "values", lambda: [None, [], 10**30, "\ud800"])

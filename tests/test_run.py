@@ -171,6 +171,7 @@ def test_a_stage_that_the_recipe_no_longer_has_is_not_chatted_with(copied: Path)
     assert directory.model_folder(copied).parent.name == "01-read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["data/captions", "stages/04-instruct/model"])
 def test_a_killed_run_goes_on(finished: tuple[RunResult, Path], tmp_path: Path, folder: str) -> None:
     """Killed by SIGKILL where the writing of an artifact ends: between the last byte and the renaming."""

@@ -59,6 +59,7 @@ def states(result: object) -> list[str]:
     return [node.name for node in result.nodes if node.state == "done"]
 
 
+@pytest.mark.slow
 def test_common_work_is_done_once_and_a_killed_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, out = study(tmp_path, ROWS), tmp_path / "out"
     node, done = Run.node, list[str]()

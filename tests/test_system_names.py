@@ -69,6 +69,7 @@ KINDS = (
     "model/native/",
     "model/open_clip.py",
     "model/composite_weights.py",
+    "export/",
 )
 """Where a name may stand: beginnings of paths under src/sightline."""
 

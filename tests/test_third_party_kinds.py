@@ -49,6 +49,7 @@ def test_a_recipe_with_kinds_of_another_package_is_planned_and_trains(repository
     assert (tmp_path / "run/stages/01-all/model/connector-00001-of-00001.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_without_the_package_the_kind_is_refused_by_name(repository: Path) -> None:
     shown = sightline(dict(os.environ), "plan", str(repository / "docs/examples/sightline-stripes/recipe.yaml"), "--model-only")
     assert shown.returncode == 2

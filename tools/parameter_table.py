@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from sightline import recipe_source
+from sightline.export.engines import Engines
 from sightline.model import directory
 from sightline.model.vlm import Model
 from sightline.plan import ModelPlan, PartPlan
@@ -192,7 +193,7 @@ def built(recipe: str, variant: str) -> ModelPlan:
     with torch.device("meta"):
         parts = Model(resolved).parts()
     counts = [PartPlan(path=path, module=type(module).__name__, parameters=sum(p.numel() for p in module.parameters())) for path, module in parts.items()]
-    return ModelPlan(name=recipe, parts=counts, stages=[], picture_tokens=[])
+    return ModelPlan(name=recipe, parts=counts, stages=[], picture_tokens=[], engines=Engines(target=None, takings=()))
 
 
 def rows(recipe: str, variant: str, model: ModelPlan) -> list[str]:

@@ -175,8 +175,9 @@ def test_exchanged_weights_and_other_answers_of_a_model_directory_are_told(
     assert states(found)["golden"] == "skipped"
     folder = copy(folders[1], tmp_path / "answers")
     requests = folder / "golden" / "requests.jsonl"
-    row = json.loads(requests.read_text())
-    requests.write_text(json.dumps(row | {"logps": [value - 1 for value in row["logps"]]}) + "\n")
+    first, *others = requests.read_text().splitlines(keepends=True)
+    row = json.loads(first)
+    requests.write_text(json.dumps(row | {"logps": [value - 1 for value in row["logps"]]}) + "\n" + "".join(others))
     code, found = said(capsys, str(folder))
     assert (code, [problem["code"] for problem in found["problems"]]) == (1, ["evaluate/golden-differs"])
 

@@ -13,6 +13,7 @@ from answer_vs_transformers import SIDE, ours, theirs
 from workload_a import write_model
 
 
+@pytest.mark.slow
 def test_both_sides_are_asked_the_same_and_say_the_same(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     write_model(tmp_path, blocks=2, side=SIDE)

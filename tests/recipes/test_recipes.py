@@ -69,7 +69,7 @@ def test_it_is_planned_without_data_or_weights(name: str) -> None:
     assert all(sum(row["trained"] for row in stage["table"]) > 0 for model in planned.models for stage in model.stages)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "soup-rsicd" else name for name in NAMES])
 def test_it_runs_through_every_stage(name: str, shared_data: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     result = run(name, tmp_path / "run", [*tiny(name, shared_data, tmp_path), "threads=1"])

@@ -158,6 +158,7 @@ def test_under_load_a_server_ends_within_its_time(folder: Path) -> None:
     assert [end for _, end, status, _ in found if status == 200 and end > at], "what was being answered was finished"
 
 
+@pytest.mark.slow
 def test_what_is_not_finished_in_time_is_told_so_and_the_server_ends(folder: Path) -> None:
     with serving(folder, "--max-num-seqs", "1", "--drain-timeout", "0.5") as (process, port):
         found: list[tuple[int, bool]] = []

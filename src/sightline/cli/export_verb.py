@@ -23,7 +23,7 @@ def export(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="TARGET",
-        help="llava, llava-next, pixtral, qwen2-vl, internvl, mllama, idefics2, blip-2, clip, siglip, remote-code; default is the first that fits; onnx: the picture towers alone",
+        help="a published system, `remote-code` for code of our own, or `onnx` for the picture towers alone; --check names them all; default is the first that fits",
     )
     parser.add_argument("--check", action="store_true", help="write nothing: say which targets and engines take the model, and why others do not")
     parser.add_argument("--adapters", action="store_true", help="the adapters of the last stage alone, for peft and vLLM")
